@@ -78,7 +78,7 @@ def load_settings(
     try:
         settings = model(**mine)
     except ValidationError as error:
-        raise SettingsError(_explain(error, path, text)) from None
+        raise SettingsError(_explain(error, path, text, mine)) from None
     except SourceError as error:
         raise SettingsError(f"environment: {error}; write nested values as {ENV_PREFIX}TABLE__KEY=value") from None
     for key, problem in contradictions(settings) if contradictions else ():
@@ -111,13 +111,15 @@ def _check_environment(model: type[FileSettings], ignore: Collection[str], envir
             raise SettingsError(f"environment: {name}: there is no table [{table.lower()}]; known are {tables}")
 
 
-def _explain(error: ValidationError, path: Path, text: str) -> str:
+def _explain(error: ValidationError, path: Path, text: str, data: object) -> str:
     lines = locate_keys(text)
-    first = error.errors(include_url=False, include_context=False)[0]
-    wanted = tuple(str(part) for part in first["loc"])
+    # A key that nobody knows comes first: it is the misspelt one that another error says is missing.
+    first = min(error.errors(include_url=False, include_context=False), key=lambda e: e["type"] != "extra_forbidden")
+    wanted = _without_union_tags(tuple(str(part) for part in first["loc"]), data)
     found = nearest(lines, wanted)
-    # A union puts the name of its branch into the path; what the user wrote is the path without it.
-    key = ".".join(_without_union_tags(wanted, lines)) or "settings"
+    key = ".".join(wanted) or "settings"
+    if first["type"] == "extra_forbidden":
+        first["msg"] = "there is no such key; correct it or take it out"
     message = re.sub(r"^(Value error|Assertion failed), ", "", first["msg"])
     more = error.error_count() - 1
     rest = f" (and {more} more)" if more else ""
@@ -130,15 +132,17 @@ def _from_environment(wanted: Path_) -> bool:
     return any(key.upper() == name.upper() for key in os.environ)
 
 
-def _without_union_tags(wanted: Path_, lines: Mapping[Path_, int]) -> Path_:
+def _without_union_tags(wanted: Path_, data: object) -> Path_:
+    """The path as the user wrote it: the name of a union's branch is in the error's path and not in the data."""
     kept: list[str] = []
     for position, part in enumerate(wanted):
-        rest = wanted[position + 1 :]
-        skipped_exists = any(known[: len(kept) + 1] == (*kept, *rest[:1]) for known in lines) if rest else False
-        exists = any(known[: len(kept) + 1] == (*kept, part) for known in lines)
-        if not exists and skipped_exists and not part.isdigit():
+        if isinstance(data, Mapping) and part not in data and position + 1 < len(wanted):
             continue
         kept.append(part)
+        if isinstance(data, Mapping):
+            data = data.get(part)
+        elif isinstance(data, list) and part.isdigit() and int(part) < len(data):
+            data = data[int(part)]
     return tuple(kept)
 
 
@@ -192,4 +196,3 @@ def locate_keys(text: str) -> dict[Path_, int]:
             for depth in range(len(table) + 1, len(path) + 1):
                 lines.setdefault(path[:depth], number)
     return lines
-

@@ -1,0 +1,117 @@
+"""Power commands from MQTT and from the agent itself: checked, done once, answered.
+
+A command with an id is noted on disk before anything is switched, and its result after; the same id again gets the
+stored result. A command that was under way when the agent was killed is answered `interrupted` with the read-back.
+"""
+
+import asyncio
+import logging
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from agent import power_desk
+from agent.power_desk import LeaseBook, Refused
+from wire.payloads import ErrorInfo, PowerCommand, PowerResult, encode
+from wire.phases import ErrorKind, Power, PowerAction, Purpose
+
+if TYPE_CHECKING:
+    from agent.daemon import Agent
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING_PER_BOARD = 8
+"""A person toggles; a program that sends more than this before the first is done is in a loop."""
+
+
+class CommandDesk:
+    """Carries out power commands, one at a time per board, in the order of their arrival."""
+
+    def __init__(self, agent: "Agent", *, force_allowed: bool) -> None:
+        self._agent = agent
+        self._force_allowed = force_allowed
+        self.leases = LeaseBook()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._waiting: dict[str, int] = {}
+
+    def received(self, board: str, payload: bytes) -> None:
+        """Take a message on `power/set`; answered in any case."""
+        verdict = power_desk.judge(
+            board, payload, now=datetime.now(UTC), leases=self.leases, force_allowed=self._force_allowed
+        )
+        if isinstance(verdict, Refused):
+            log.warning("%s", verdict.error.message)
+            self._refuse(board, verdict.id, None, verdict.error)
+            return
+        if self._waiting.get(board, 0) >= MAX_WAITING_PER_BOARD:
+            error = ErrorInfo(
+                kind=ErrorKind.BUSY, message=f"board {board}: {MAX_WAITING_PER_BOARD} commands wait already; try later"
+            )
+            self._refuse(board, verdict.id, verdict.power, error)
+            return
+        self._agent.begin(self._carry_out(board, verdict), f"power-{board}")
+
+    def _refuse(self, board: str, command_id: str | None, action: PowerAction | None, error: ErrorInfo) -> None:
+        power = self._agent.power.last(board)
+        result = PowerResult(id=command_id, ok=False, power=power, action=action, error=error, took_ms=0)
+        self._agent.voice.say(self._agent.topics.power_result(board), encode(result))
+
+    async def _carry_out(self, board: str, command: PowerCommand) -> None:
+        agent = self._agent
+        if command.id is not None:
+            new, stored = await agent.memory.begin_command(board, command.id)
+            if not new:
+                if stored is not None:
+                    agent.voice.say(agent.topics.power_result(board), stored)
+                return
+        if command.force:
+            log.warning("board %s: %s forced", board, command.power.value)
+        result = await self.switch(board, command.power, command.purpose, command.id)
+        payload = encode(result)
+        if command.id is not None:
+            await agent.memory.end_command(board, command.id, payload)
+        agent.voice.say(agent.topics.power_result(board), payload)
+
+    async def switch(
+        self, board: str, action: PowerAction, purpose: Purpose, command_id: str | None = None
+    ) -> PowerResult:
+        """Switch a board; the shelf knows before and after. Never raises for hardware."""
+        agent = self._agent
+        lock = self._locks.setdefault(board, asyncio.Lock())
+        self._waiting[board] = self._waiting.get(board, 0) + 1
+        try:
+            async with lock:
+                agent.submit(agent.shelf.command_begun(board, action, purpose))
+                operation = command_id or f"op-{uuid.uuid4()}"
+                outcome = await agent.power.switch(board, action, operation_id=f"{board}/{operation}")
+                effects = agent.shelf.command_ended(board, action, outcome.power, outcome.error, agent.moment())
+                await agent.apply(effects)
+        finally:
+            self._waiting[board] -= 1
+        if outcome.error is not None:
+            log.warning("board %s: %s: %s", board, action.value, outcome.error.message)
+        return PowerResult(
+            id=command_id,
+            ok=outcome.ok,
+            power=outcome.power,
+            action=action,
+            error=outcome.error,
+            took_ms=round(outcome.took_ms, 3),
+        )
+
+    async def cycle_for_boot(self, board: str) -> None:
+        """The board did not come up: cycle it once, unless somebody has switched it off meanwhile."""
+        if self._agent.shelf.unit(board).life.phase.coming_up:
+            await self.switch(board, PowerAction.CYCLE, Purpose.OPERATOR)
+
+    async def answer_interrupted(self) -> None:
+        """Answer the commands that a killed agent left without a result."""
+        agent = self._agent
+        for board, command_id in await agent.memory.interrupted_commands():
+            power = agent.power.last(board) if board in agent.shelf else Power.UNKNOWN
+            message = f"board {board}: the agent was stopped while this was under way; power reads {power.value} now"
+            error = ErrorInfo(kind=ErrorKind.INTERRUPTED, message=message)
+            payload = encode(PowerResult(id=command_id, ok=False, power=power, error=error, took_ms=0))
+            await agent.memory.end_command(board, command_id, payload)
+            if board in agent.shelf:
+                agent.voice.say(agent.topics.power_result(board), payload)

@@ -1,0 +1,358 @@
+"""The agent, wired: hardware, netboot and MQTT on the outside, `Shelf` in the middle.
+
+Order of work for whatever happens: the shelf decides, the effects are stored in one transaction, then they are said.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+from agent import netboot_bridge
+from agent.commands import CommandDesk
+from agent.inbox import Inbox
+from agent.memory import MIGRATIONS, Memory
+from agent.outbox import Outbox
+from agent.power.clock import kernel_boot_id
+from agent.power.journal import Journal
+from agent.power.service import FindingKind, PowerService
+from agent.settings import AgentSettings
+from agent.shelf import BoardPlan, Effects, Moment, Shelf
+from agent.voice import Voice
+from daemon.mqtt_link import Message, MqttLink, Will
+from daemon.store import Store
+from netboot.events import NetbootEvent
+from netboot.server import NetbootServer
+from wire import CONTRACT_VERSION
+from wire.payloads import AgentInfo, AgentState, BoardInfo, Registration, encode
+from wire.phases import Phase, Power, Presence
+from wire.topics import Topics
+
+log = logging.getLogger(__name__)
+
+SECRETS_FACT = "boot_secrets"
+NO_DEADLINE_S = 3600.0
+"""How long the deadline task sleeps when no board is coming up; a change of any board wakes it."""
+
+
+class AgentError(Exception):
+    """The agent cannot run; the message says why and what to do."""
+
+
+def moment() -> Moment:
+    """Now."""
+    return Moment(time.monotonic(), datetime.now(UTC))
+
+
+class Agent:
+    """One agent from start to stop."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self.settings = settings
+        self.name = settings.agent.name
+        self.topics = Topics(settings.mqtt.prefix)
+        self.infos = {name: _board_info(settings, name) for name in settings.boards}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._applied: asyncio.Queue[tuple[Effects, asyncio.Future[None] | None]] = asyncio.Queue()
+        self._deadlines_changed = asyncio.Event()
+        self.netboot: NetbootServer | None = None
+        self.session = 0
+        self._restored = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then say goodbye.
+
+        Raises:
+            AgentError: another agent uses the same state folder, or netboot cannot open its ports.
+            StoreError: the state file cannot be used.
+        """
+        state_dir = self.settings.agent.state_dir
+        lock = _lock(state_dir)
+        store = await Store.open(state_dir / "agent.db", MIGRATIONS)
+        try:
+            await self._start(store)
+            log.info("agent %s, session %d: %d boards", self.name, self.session, len(self.settings.boards))
+            await self._until(stop)
+        finally:
+            await self._stop()
+            await store.close()
+            lock.close()
+
+    async def _start(self, store: Store) -> None:
+        settings = self.settings
+        self.memory = Memory(store)
+        self.session = await self.memory.next_session()
+        self.since = datetime.now(UTC)
+        table = settings.agent
+        self.outbox = Outbox(store, agent=self.name, session=self.session, max_events=table.outbox_max_events)
+        self.voice = Voice(self.outbox, self.topics.event)
+        plans = {name: BoardPlan(board.boot_timeout_s, board.boot_retries) for name, board in settings.boards.items()}
+        self.shelf = Shelf(self.name, self.session, plans, moment())
+        self.power = PowerService(
+            settings.controllers,
+            settings.feeds(),
+            journal=Journal(store, await asyncio.to_thread(kernel_boot_id)),
+            on_power=self._power_read,
+            poll_every_s=table.read_back_s,
+        )
+        self.commands = CommandDesk(self, force_allowed=table.force_allowed)
+        self.inbox = Inbox(self)
+        self._own(self._apply_for_ever(), "apply")
+        await self._restore()
+        await self._start_netboot()
+        self.link = self._make_link()
+        self.voice.link = self.link
+        self.voice.retain(self.topics.agent_state(self.name), encode(self._state(Presence.ONLINE)))
+        for board, info in self.infos.items():
+            self.voice.retain(self.topics.board_info(board), encode(info))
+        await self.tell_info()
+        await self.link.start()
+        self._own(self.voice.run(), "voice")
+        self._own(self._watch_deadlines(), "deadlines")
+
+    async def _restore(self) -> None:
+        """What was stored, corrected by the hardware. Nothing is switched."""
+        stored = await self.memory.boards()
+        numbers = await self.outbox.sequence_numbers()
+        findings = await self.power.start()
+        effects = Effects()
+        for board in self.shelf.boards:
+            self.shelf.unit(board).seq = numbers.get(board, 0)
+            effects.add(self.shelf.restore(board, stored.get(board), self.power.last(board), moment()))
+        for finding in findings:
+            log.warning("%s", finding.message)
+            if finding.kind is FindingKind.INTERRUPTED and finding.board in self.shelf:
+                effects.add(self.shelf.interrupted(finding.board, finding.message))
+        self._restored = True
+        await self.apply(effects)
+        await self.commands.answer_interrupted()
+
+    async def _start_netboot(self) -> None:
+        config = netboot_bridge.config(self.settings)
+        if config is None:
+            return
+        self.netboot = NetbootServer(
+            config,
+            netboot_bridge.boards(self.settings),
+            on_event=self._netboot_event,
+            secrets_state=await self.memory.fact(SECRETS_FACT),
+            save_secrets=self._save_secrets,
+        )
+        try:
+            await self.netboot.start()
+        except OSError as error:
+            raise AgentError(
+                f"netboot on {config.interface}: {error}; is another DHCP or TFTP server running?"
+            ) from error
+        if self.settings.netboot is not None:
+            self.netboot.set_joining(self.settings.netboot.joining == "open")
+
+    async def _save_secrets(self, state: dict[str, object]) -> None:
+        await self.memory.remember(SECRETS_FACT, state)
+
+    def _make_link(self) -> MqttLink:
+        state_topic = self.topics.agent_state(self.name)
+        return MqttLink(
+            self.settings.mqtt,
+            f"boardhand-agent-{self.name}"[:64],
+            will=Will(state_topic, encode(self._state(Presence.LOST))),
+            subscriptions=self.inbox.subscriptions(),
+            on_message=self.inbox.message,
+            on_connect=self._connected,
+            on_disconnect=lambda _reason: self.voice.fell_silent(),
+        )
+
+    async def _connected(self) -> None:
+        await self.voice.greet(self.topics.agent_state(self.name))
+
+    def _state(self, presence: Presence) -> AgentState:
+        return AgentState(state=presence, session=self.session, since=self.since)
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Wait for `stop`; a task of ours that dies is a fault of ours, and ends the agent rather than half of it."""
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            while not stopped.done():
+                await asyncio.wait({stopped, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+                for task in list(self._tasks):
+                    if task.done():
+                        self._tasks.discard(task)
+                        task.result()
+        finally:
+            stopped.cancel()
+
+    async def _stop(self) -> None:
+        if hasattr(self, "link"):
+            state = encode(self._state(Presence.OFFLINE))
+            await self.link.stop([Message(self.topics.agent_state(self.name), state, retain=True)])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.netboot is not None:
+            await self.netboot.stop()
+        if hasattr(self, "power"):
+            await self.power.close()
+
+    def _own(self, work: Coroutine[object, object, None], name: str) -> None:
+        self._tasks.add(asyncio.create_task(work, name=name))
+
+    def begin(self, work: Coroutine[object, object, None], name: str) -> None:
+        """Run `work` beside everything else; the agent owns it, and ends with it if it fails."""
+        self._own(work, name)
+
+    # --- effects ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def moment() -> Moment:
+        """Now, on both clocks."""
+        return moment()
+
+    def submit(self, effects: Effects) -> None:
+        """Have `effects` applied, after those that came before."""
+        self._applied.put_nowait((effects, None))
+
+    async def apply(self, effects: Effects) -> None:
+        """As `submit`, and wait until they are stored."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._applied.put_nowait((effects, done))
+        await done
+
+    async def _apply_for_ever(self) -> None:
+        while True:
+            effects, done = await self._applied.get()
+            try:
+                await self._apply(effects)
+            except sqlite3.Error as error:
+                # A full disk must not end power switching; what could not be stored is in the log.
+                log.exception("not stored: %s", effects)
+                if done is not None and not done.done():
+                    done.set_exception(AgentError(f"{self.settings.agent.state_dir}: cannot be written: {error}"))
+                continue
+            if done is not None and not done.done():
+                done.set_result(None)
+
+    async def _apply(self, effects: Effects) -> None:
+        memories = {board: self.shelf.memory(board) for board in effects.changed}
+        if effects.events or memories:
+            events = await self.outbox.append(
+                effects.events, datetime.now(UTC), also=lambda db: Memory.write_boards(db, memories)
+            )
+            for event in events:
+                if event.board in self.shelf:
+                    self.shelf.unit(event.board).seq = event.seq
+            self.voice.event_stored()
+        for board in effects.changed:
+            self.voice.retain(self.topics.board_state(board), encode(self.shelf.state(board)))
+        for board, name, alert in effects.alerts:
+            self.voice.retain(self.topics.alert(board, name), b"" if alert is None else encode(alert))
+        for board in effects.new_boot:
+            if self.netboot is not None:
+                self.netboot.new_boot(board)
+        for board in effects.cycle:
+            self.begin(self.commands.cycle_for_boot(board), f"boot-retry-{board}")
+        for board, phase in effects.show:
+            self.begin(self._show(board, phase), f"show-{board}")
+        self._deadlines_changed.set()
+
+    async def _show(self, board: str, phase: Phase) -> None:
+        await self.power.show(board, phase)
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            self._deadlines_changed.clear()
+            self.submit_if_any(self.shelf.tick(moment()))
+            deadline = self.shelf.next_deadline()
+            wait_s = NO_DEADLINE_S if deadline is None else max(0.05, deadline - time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._deadlines_changed.wait(), wait_s)
+
+    def submit_if_any(self, effects: Effects) -> None:
+        """`submit`, unless there is nothing to do."""
+        if effects.events or effects.changed or effects.cycle or effects.alerts:
+            self.submit(effects)
+
+    # --- what is heard ---------------------------------------------------------------------------------------
+
+    def _power_read(self, board: str, power: Power) -> None:
+        if not self._restored:
+            # What the first read-back means depends on what was stored; `_restore` takes it up.
+            return
+        self.submit_if_any(self.shelf.power_read(board, power, moment()))
+
+    def _netboot_event(self, event: NetbootEvent) -> None:
+        heard = netboot_bridge.heard(event)
+        if heard is not None and heard.board in self.shelf:
+            self.submit_if_any(self.shelf.heard(heard.board, heard.event, heard.details, moment()))
+
+    def learn(self, board: str, request: Registration) -> None:
+        """Keep what a board said of itself, and tell it."""
+        info = self.infos[board]
+        said = request.model_dump(
+            include={"serial", "uuid", "compatible", "arch", "memory_mb", "address"}, exclude_none=True
+        )
+        known = {key: value for key, value in said.items() if value not in ("", [])}
+        self.infos[board] = info.model_copy(update={**known, "macs": sorted({*info.macs, *request.macs, request.mac})})
+        self.voice.retain(self.topics.board_info(board), encode(self.infos[board]))
+
+    async def tell_info(self) -> None:
+        """Publish what this agent has."""
+        controllers = await self.power.describe()
+        info = AgentInfo(
+            version=await asyncio.to_thread(version, "boardhand"),
+            contract=CONTRACT_VERSION,
+            host=socket.gethostname(),
+            controllers=controllers,
+            consoles=[name for name, board in self.settings.boards.items() if board.console],
+            boards=list(self.settings.boards),
+        )
+        self.voice.retain(self.topics.agent_info(self.name), encode(info))
+
+    def reassert(self) -> None:
+        """Somebody says that we are lost, or another session of ours: say what is."""
+        self.voice.again([self.topics.agent_state(self.name)])
+
+
+def _board_info(settings: AgentSettings, name: str) -> BoardInfo:
+    board = settings.boards[name]
+    return BoardInfo(
+        macs=board.macs,
+        uuid=board.uuid,
+        address=None if board.address is None else str(board.address),
+        labels=board.labels,
+        feed=board.feed,
+        console=board.console,
+        image=board.profile,
+    )
+
+
+def _lock(state_dir: Path) -> IO[str]:
+    """Hold the state folder for this process alone.
+
+    Raises:
+        AgentError: another agent holds it, or it cannot be made.
+    """
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        handle = (state_dir / "agent.lock").open("a+")
+    except OSError as error:
+        raise AgentError(f"{state_dir}: cannot be used as state_dir: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise AgentError(
+            f"{state_dir}: another agent runs with this state_dir; stop it, or give this one its own"
+        ) from None
+    handle.truncate(0)
+    handle.write(f"{os.getpid()}\n")
+    handle.flush()
+    return handle

@@ -1,0 +1,188 @@
+"""What comes in over MQTT, told apart by topic. Nothing received may stop the agent: what is wrong is answered or
+logged, and dropped."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from agent import registration
+from agent.registration import KnownBoard
+from agent.requests import Answer, RequestError, answer, flag, text
+from daemon.mqtt_link import Message
+from wire.payloads import AgentState, BoardSelf, PayloadError, Registration, decode, encode, registration_message
+from wire.phases import ErrorKind, Presence
+
+if TYPE_CHECKING:
+    from agent.daemon import Agent
+
+log = logging.getLogger(__name__)
+
+MAX_JOINING_S = 24 * 3600.0
+"""Joining left open for ever is a hole; a day is longer than any installation party."""
+
+
+class Inbox:
+    """Takes the messages of one agent."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+        self._known = {
+            name: KnownBoard(frozenset(board.macs), board.trust_mac) for name, board in agent.settings.boards.items()
+        }
+        self._handlers = {
+            "announce": self._announce,
+            "joining": self._joining,
+            "maintenance": self._maintenance,
+            "read": self._read,
+        }
+        self._joining_ends: asyncio.TimerHandle | None = None
+
+    def subscriptions(self) -> list[str]:
+        """The topics this agent listens to; never its own events."""
+        agent = self._agent
+        topics = agent.topics
+        found = [topics.register(), topics.agent_request(agent.name, "+"), topics.agent_state(agent.name)]
+        for board in agent.settings.boards:
+            found += [topics.power_set(board), topics.board_self(board), topics.lease(board)]
+        return found
+
+    def message(self, message: Message) -> None:
+        """Take one message, in the event loop."""
+        agent = self._agent
+        topics = agent.topics
+        verb = topics.parse_verb(message.topic, f"agent/{agent.name}")
+        if message.topic == topics.register():
+            self._registration(message)
+        elif verb is not None:
+            if not message.retain:
+                agent.begin(self._request(verb, message.payload), f"request-{verb}")
+        elif message.topic == topics.agent_state(agent.name):
+            self._own_state(message.payload)
+        else:
+            self._about_board(message)
+
+    def _about_board(self, message: Message) -> None:
+        agent = self._agent
+        parsed = agent.topics.parse_board(message.topic)
+        if parsed is None or parsed.board not in agent.shelf:
+            return
+        if parsed.tail == "power/set":
+            if message.retain:
+                log.warning("board %s: a retained power command is never obeyed: clear it", parsed.board)
+            else:
+                agent.commands.received(parsed.board, message.payload)
+            return
+        try:
+            if parsed.tail == "lease":
+                agent.commands.leases.heard(parsed.board, message.payload)
+            elif parsed.tail == "self" and message.payload:
+                words = decode(BoardSelf, message.payload)
+                agent.submit_if_any(agent.shelf.said(parsed.board, words, agent.moment()))
+        except PayloadError as error:
+            log.warning("board %s: %s: %s", parsed.board, parsed.tail, error)
+
+    def _own_state(self, payload: bytes) -> None:
+        try:
+            said = decode(AgentState, payload)
+        except PayloadError as error:
+            log.warning("our own state topic holds something else: %s", error)
+            self._agent.reassert()
+            return
+        # An old session's will, or another agent of our name: what stands there must be true.
+        if said.session != self._agent.session or said.state is not Presence.ONLINE:
+            self._agent.reassert()
+
+    # --- registration ----------------------------------------------------------------------------------------
+
+    def _registration(self, message: Message) -> None:
+        agent = self._agent
+        if message.retain:
+            return
+        try:
+            request = decode(Registration, message.payload)
+        except PayloadError as error:
+            log.warning("register: %s", error)
+            return
+        verdict = registration.judge(request, agent.name, self._known, self._prove)
+        reply = verdict.answer
+        if reply is None:
+            return
+        details: dict[str, object] = {"mac": request.mac, "address": request.address, "client": request.client}
+        if reply.ok and verdict.board is not None:
+            agent.learn(verdict.board, request)
+            agent.begin(self._welcome(verdict.board, request, details, encode(reply)), f"register-{verdict.board}")
+            return
+        if reply.error is not None:
+            log.warning("registration of %s refused: %s", request.mac, reply.error.message)
+            details["reason"] = reply.error.message
+        if verdict.board is not None:
+            agent.submit(agent.shelf.refused(verdict.board, details))
+        agent.voice.say(agent.topics.register_answer(request.mac), encode(reply))
+
+    async def _welcome(self, board: str, request: Registration, details: dict[str, object], reply: bytes) -> None:
+        """Stored first: a board that was told yes stays registered when the agent is killed right after."""
+        agent = self._agent
+        await agent.apply(agent.shelf.registered(board, request.boot_id, details, agent.moment()))
+        agent.voice.say(agent.topics.register_answer(request.mac), reply)
+
+    def _prove(self, request: Registration, board: str) -> str | None:
+        netboot = self._agent.netboot
+        if netboot is None:
+            return f"this agent gives out no boot secrets; set trust_mac in [boards.{board}] if its MAC is enough"
+        message = registration_message(board, request.boot_id, request.mac)
+        verdict = netboot.verify(
+            board, boot_id=request.boot_id, mac=request.mac, proof=request.proof or "", message=message
+        )
+        return None if verdict.ok else verdict.reason
+
+    # --- requests --------------------------------------------------------------------------------------------
+
+    async def _request(self, verb: str, payload: bytes) -> None:
+        agent = self._agent
+        response = await answer(verb, payload, self._handlers, datetime.now(UTC))
+        agent.voice.say(agent.topics.agent_response(agent.name, verb), encode(response))
+
+    def _board(self, data: dict[str, object]) -> str:
+        board = text(data, "board")
+        if board not in self._agent.shelf:
+            raise RequestError(ErrorKind.UNKNOWN_BOARD, f"agent {self._agent.name} has no board {board}", "board")
+        return board
+
+    async def _announce(self, _data: dict[str, object]) -> Answer:
+        """Publish all retained state again."""
+        await self._agent.tell_info()
+        self._agent.voice.again()
+        return {}
+
+    async def _read(self, data: dict[str, object]) -> Answer:
+        """Ask the hardware now."""
+        board = self._board(data)
+        power = await self._agent.power.read(board)
+        return {"board": board, "power": power.value}
+
+    async def _maintenance(self, data: dict[str, object]) -> Answer:
+        board = self._board(data)
+        agent = self._agent
+        await agent.apply(agent.shelf.maintenance(board, on=flag(data, "on"), moment=agent.moment()))
+        return {"board": board, "phase": agent.shelf.unit(board).life.phase.value}
+
+    async def _joining(self, data: dict[str, object]) -> Answer:
+        """Open joining for `for_s` seconds, or close it."""
+        netboot = self._agent.netboot
+        if netboot is None:
+            raise RequestError(ErrorKind.CONFIGURATION, "this agent has no [netboot] table")
+        is_open = flag(data, "open")
+        for_s = data.get("for_s", 600)
+        if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= MAX_JOINING_S:
+            raise RequestError(ErrorKind.BAD_REQUEST, f"for_s: seconds from 0 to {MAX_JOINING_S:g}", "for_s")
+        if self._joining_ends is not None:
+            self._joining_ends.cancel()
+            self._joining_ends = None
+        netboot.set_joining(is_open)
+        until = None
+        if is_open:
+            loop = asyncio.get_running_loop()
+            self._joining_ends = loop.call_later(for_s, netboot.set_joining, False)
+            until = (datetime.now(UTC) + timedelta(seconds=for_s)).isoformat(timespec="seconds")
+        return {"open": is_open, "until": until}

@@ -1,0 +1,64 @@
+"""`agent/<agent>/request/<verb>`: questions and orders about the agent itself, each answered with its transaction."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+
+from wire.payloads import ErrorInfo, PayloadError, Request, Response, decode
+from wire.phases import ErrorKind
+
+Answer = dict[str, object]
+Handler = Callable[[dict[str, object]], Awaitable[Answer]]
+
+
+class RequestError(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, kind: ErrorKind, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.info = ErrorInfo(kind=kind, message=message, key=key)
+
+
+def text(data: Mapping[str, object], key: str) -> str:
+    """A text value of a request.
+
+    Raises:
+        RequestError: it is missing or no text.
+    """
+    value = data.get(key)
+    if not isinstance(value, str):
+        raise RequestError(ErrorKind.BAD_REQUEST, f"{key}: a text is needed", key)
+    return value
+
+
+def flag(data: Mapping[str, object], key: str) -> bool:
+    """A true or false of a request.
+
+    Raises:
+        RequestError: it is missing or neither.
+    """
+    value = data.get(key)
+    if not isinstance(value, bool):
+        raise RequestError(ErrorKind.BAD_REQUEST, f"{key}: true or false is needed", key)
+    return value
+
+
+async def answer(verb: str, payload: bytes, handlers: Mapping[str, Handler], now: datetime) -> Response:
+    """The response to one request; whatever is wrong with it becomes an error in the response."""
+    try:
+        request = decode(Request, payload)
+    except PayloadError as error:
+        info = ErrorInfo(kind=ErrorKind.BAD_REQUEST, message=str(error)[:4096], key=error.key[:256] or None)
+        return Response(ok=False, error=info)
+    if request.expires is not None and request.expires <= now:
+        late = ErrorInfo(kind=ErrorKind.EXPIRED, message="the request came after its time; send it again")
+        return Response(transaction=request.transaction, ok=False, error=late)
+    handler = handlers.get(verb)
+    if handler is None:
+        known = ", ".join(sorted(handlers))
+        info = ErrorInfo(kind=ErrorKind.NOT_FOUND, message=f"there is no request {verb}; known are {known}")
+        return Response(transaction=request.transaction, ok=False, error=info)
+    try:
+        data = await handler(request.data)
+    except RequestError as error:
+        return Response(transaction=request.transaction, ok=False, error=error.info)
+    return Response(transaction=request.transaction, ok=True, data=data)

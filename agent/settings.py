@@ -1,0 +1,195 @@
+"""The agent's settings: one TOML file, checked whole before anything is started."""
+
+import ipaddress
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from agent.power.settings import BoardFeed, ControllerSettings
+from daemon.mqtt_settings import MqttSettings
+from daemon.settings_file import FileSettings, load_settings
+from wire.names import Id, Mac
+from wire.payloads import Label
+
+OTHER_TABLES = ("broker",)
+"""Tables of the same file that belong to another daemon."""
+
+Key = tuple[str, ...]
+
+
+class Table(BaseModel):
+    """Base of the tables: a key that nobody knows is an error, because it is a typo."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AgentTable(Table):
+    """`[agent]`."""
+
+    name: Id
+    state_dir: Path
+    """Where journal, outbox and secrets live; must survive a restart."""
+    outbox_max_events: int = Field(default=100_000, ge=100)
+    """When the MQTT server is away for longer than this many events, the oldest are dropped and counted."""
+    read_back_s: float = Field(default=30.0, ge=1, le=3600)
+    """How often the hardware is asked what is on, so that a change by hand is noticed."""
+    force_allowed: bool = False
+    """Whether `force` in a power command may override a lease. MQTT does not tell who published a message, so this is
+    for farms where the server's ACL lets only operators publish to `power/set`."""
+
+
+class ProfileTable(Table):
+    """`[profiles.NAME]`: what a board boots."""
+
+    arch: Literal["arm64", "arm", "x86_64"] = "arm64"
+    kernel: Path
+    initrd: Path | None = None
+    dtb: Path | None = None
+    cmdline: str = ""
+
+    @field_validator("kernel", "initrd", "dtb")
+    @classmethod
+    def _file_is_there(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"{path} is not there, or is no file")
+        return path
+
+
+class NetbootTable(Table):
+    """`[netboot]`: the board network that this agent serves."""
+
+    interface: str = Field(min_length=1, max_length=15)
+    address: IPv4Interface
+    """Our own address there with the network's length, as 10.77.0.1/24."""
+    mqtt_for_boards: str = Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")
+    """`HOST:PORT` of the MQTT server as the boards reach it, in the clear."""
+    joining: Literal["open", "closed"] = "closed"
+    joining_profile: Id | None = None
+    pool: tuple[IPv4Address, IPv4Address] | None = None
+    """First and last address for unknown boards while joining is open."""
+    dhcp_port: int = Field(default=67, ge=1, le=65535)
+    tftp_port: int = Field(default=69, ge=1, le=65535)
+    lease_s: int = Field(default=600, ge=60)
+
+    @model_validator(mode="after")
+    def _pool_is_inside(self) -> Self:
+        if self.pool is not None:
+            first, last = self.pool
+            if first > last or first not in self.address.network or last not in self.address.network:
+                raise ValueError(f"pool: {first} to {last} is not a range inside {self.address.network}")
+        if self.joining == "open" and (self.pool is None or self.joining_profile is None):
+            raise ValueError("joining = open needs pool and joining_profile")
+        return self
+
+
+class BoardTable(Table):
+    """`[boards.NAME]`."""
+
+    feed: list[str] = Field(min_length=1)
+    """`controller:outlet`, in the order of switching on."""
+    macs: list[Mac] = []
+    address: IPv4Address | None = None
+    profile: Id | None = None
+    dtb: Path | None = None
+    """This board's own device tree, in place of its profile's."""
+    uuid: str | None = None
+    labels: dict[str, Label] = {}
+    console: str | None = None
+    boot_timeout_s: float = Field(default=180.0, ge=5, le=7200)
+    boot_retries: int = Field(default=1, ge=0, le=10)
+    min_off_s: float | None = Field(default=None, ge=0, le=600)
+    trust_mac: bool = False
+    """Take this board's MAC address as proof: only for boards that somebody else netboots."""
+
+
+class AgentSettings(FileSettings):
+    """The whole file."""
+
+    agent: AgentTable
+    mqtt: MqttSettings = MqttSettings()
+    netboot: NetbootTable | None = None
+    profiles: dict[Id, ProfileTable] = Field(default={})
+    controllers: dict[Id, ControllerSettings] = Field(default={})
+    boards: dict[Id, BoardTable] = Field(default={})
+
+    def feeds(self) -> dict[str, BoardFeed]:
+        """What the power service needs to know of each board."""
+        return {name: BoardFeed(outlets=board.feed, min_off_s=board.min_off_s) for name, board in self.boards.items()}
+
+
+def load(path: Path) -> AgentSettings:
+    """The settings in `path`.
+
+    Raises:
+        SettingsError: as `daemon.settings_file.load_settings`, also where tables contradict each other.
+    """
+    return load_settings(AgentSettings, path, ignore_tables=OTHER_TABLES, contradictions=contradictions)
+
+
+def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
+    """What is right alone and wrong together, with the key to change."""
+    yield from _feeds_fit(settings)
+    yield from _identities_differ(settings)
+    yield from _netboot_fits(settings)
+
+
+def _feeds_fit(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
+    fed_by: dict[str, str] = {}
+    for name, board in settings.boards.items():
+        key = ("boards", name, "feed")
+        for place in board.feed:
+            controller, _, outlet = place.partition(":")
+            if not outlet:
+                yield key, f"{place!r} is not CONTROLLER:OUTLET"
+            elif controller not in settings.controllers:
+                known = ", ".join(sorted(settings.controllers)) or "none"
+                yield key, f"there is no controller {controller!r}; known are: {known}"
+            elif place in fed_by:
+                yield key, f"outlet {place} already feeds board {fed_by[place]}; one outlet feeds one board"
+            fed_by[place] = name
+
+
+def _identities_differ(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
+    macs: dict[str, str] = {}
+    addresses: dict[IPv4Address, str] = {}
+    for name, board in settings.boards.items():
+        for mac in board.macs:
+            if mac in macs:
+                yield ("boards", name, "macs"), f"{mac} is already the MAC of board {macs[mac]}"
+            macs[mac] = name
+        if board.address is not None:
+            if board.address in addresses:
+                owner = addresses[board.address]
+                yield ("boards", name, "address"), f"{board.address} is already the address of board {owner}"
+            addresses[board.address] = name
+
+
+def _netboot_fits(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
+    netboot = settings.netboot
+    for name, board in settings.boards.items():
+        if board.profile is None:
+            continue
+        key = ("boards", name, "profile")
+        if board.profile not in settings.profiles:
+            yield key, f"there is no profile {board.profile!r}"
+        if netboot is None:
+            yield key, "a profile needs netboot, and there is no [netboot] table"
+            continue
+        if not board.macs:
+            yield ("boards", name), "a board with a profile needs macs: DHCP knows it by them"
+        if board.address is None:
+            yield ("boards", name), "a board with a profile needs an address"
+        elif not _usable(board.address, netboot):
+            yield ("boards", name, "address"), f"{board.address} is not a free address of {netboot.address.network}"
+    if netboot is not None and netboot.joining_profile is not None and netboot.joining_profile not in settings.profiles:
+        yield ("netboot", "joining_profile"), f"there is no profile {netboot.joining_profile!r}"
+
+
+def _usable(address: IPv4Address, netboot: NetbootTable) -> bool:
+    network: ipaddress.IPv4Network = netboot.address.network
+    if address not in network or address in {netboot.address.ip, network.network_address, network.broadcast_address}:
+        return False
+    return netboot.pool is None or not netboot.pool[0] <= address <= netboot.pool[1]

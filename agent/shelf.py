@@ -1,0 +1,336 @@
+"""The agent's picture of its boards: what is heard goes in, what must be said and done comes out.
+
+No I/O and no clock: every call takes `Moment`, and returns `Effects`. Wall time is for people, monotonic time for
+deadlines.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.life import Action, BoardLife, LifeEvent, PhaseChange
+from agent.life import Outcome as LifeOutcome
+from agent.memory import BoardMemory
+from agent.outbox import NewEvent
+from wire.payloads import Alert, BoardSelf, BoardState, ErrorInfo
+from wire.phases import ErrorKind, EventType, Phase, Power, PowerAction, Presence, Purpose
+
+POWER_ALERT = "power"
+BOOT_ALERT = "boot"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now, on both clocks."""
+
+    monotonic: float
+    wall: datetime
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the caller is to do, in this order: store events and boards, publish, then act."""
+
+    events: list[NewEvent] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
+    """Boards whose state is to be stored and published."""
+    alerts: list[tuple[str, str, Alert | None]] = field(default_factory=list)
+    cycle: list[str] = field(default_factory=list)
+    """Boards whose power is to be cycled because they did not come up."""
+    new_boot: list[str] = field(default_factory=list)
+    """Boards that lost power: what the boot before was given is void."""
+    show: list[tuple[str, Phase]] = field(default_factory=list)
+
+    def add(self, other: "Effects") -> None:
+        self.events += other.events
+        self.changed |= other.changed
+        self.alerts += other.alerts
+        self.cycle += other.cycle
+        self.new_boot += other.new_boot
+        self.show += other.show
+
+
+@dataclass(frozen=True, slots=True)
+class BoardPlan:
+    """What the settings say of a board that matters here."""
+
+    boot_timeout_s: float = 180.0
+    boot_retries: int = 1
+
+
+@dataclass(slots=True)
+class Unit:
+    """One board."""
+
+    life: BoardLife
+    since: datetime
+    power: Power = Power.UNKNOWN
+    target: Power | None = None
+    boot_id: str | None = None
+    seq: int = 0
+    sleeping_soon: bool = False
+    """The off that is under way is a sleep."""
+    alerts: set[str] = field(default_factory=set)
+
+
+class UnknownBoardError(KeyError):
+    """The board is not one of this agent's."""
+
+
+class Shelf:
+    """All boards of one agent."""
+
+    def __init__(self, agent: str, session: int, plans: Mapping[str, BoardPlan], moment: Moment) -> None:
+        self._agent = agent
+        self._session = session
+        self._units = {
+            name: Unit(BoardLife(plan.boot_timeout_s, plan.boot_retries), moment.wall) for name, plan in plans.items()
+        }
+
+    @property
+    def boards(self) -> Iterable[str]:
+        return self._units.keys()
+
+    def __contains__(self, board: str) -> bool:
+        return board in self._units
+
+    def unit(self, board: str) -> Unit:
+        try:
+            return self._units[board]
+        except KeyError:
+            raise UnknownBoardError(board) from None
+
+    def state(self, board: str) -> BoardState:
+        """The board as it is told to the world."""
+        unit = self.unit(board)
+        return BoardState(
+            power=unit.power,
+            target=unit.target,
+            phase=unit.life.phase,
+            reason=unit.life.reason,
+            since=unit.since,
+            agent=self._agent,
+            session=self._session,
+            seq=unit.seq,
+        )
+
+    def memory(self, board: str) -> BoardMemory:
+        """The board as it is stored."""
+        unit = self.unit(board)
+        target = None if unit.target is None else unit.target.value
+        return BoardMemory(unit.life.phase, unit.life.reason, unit.since, target, unit.boot_id)
+
+    def restore(self, board: str, memory: BoardMemory | None, power: Power, moment: Moment) -> Effects:
+        """Begin a session: what was stored, corrected by what the hardware says now. Nothing is switched."""
+        unit = self.unit(board)
+        unit.power = power
+        effects = Effects(changed={board}, show=[(board, unit.life.phase)])
+        if memory is None:
+            effects.add(self._follow_power(board, unit, power, moment))
+            return effects
+        unit.life.phase = memory.phase
+        unit.life.reason = memory.reason
+        unit.since = memory.since
+        unit.target = None if memory.target is None else Power(memory.target)
+        unit.boot_id = memory.boot_id
+        was_on = memory.phase.coming_up or memory.phase in {Phase.READY, Phase.BUSY}
+        was_off = memory.phase in {Phase.OFF, Phase.SLEEPING}
+        if memory.phase.coming_up:
+            # How long it has been coming up is not known across a restart; it gets its whole time again.
+            unit.life.boot_deadline = moment.monotonic + unit.life.boot_timeout_s
+        if (power is Power.ON and was_off) or (power is Power.OFF and was_on):
+            effects.add(self._follow_power(board, unit, power, moment))
+        effects.show = [(board, unit.life.phase)]
+        return effects
+
+    # --- power -----------------------------------------------------------------------------------------------
+
+    def power_read(self, board: str, power: Power, moment: Moment) -> Effects:
+        """The read-back of a board's power."""
+        unit = self.unit(board)
+        if power is unit.power:
+            return Effects()
+        old, unit.power = unit.power, power
+        effects = Effects(changed={board})
+        effects.events.append(NewEvent(board, EventType.POWER, {"power": power.value, "was": old.value}))
+        if not (old is Power.UNKNOWN and self._agrees(unit.life.phase, power)):
+            effects.add(self._follow_power(board, unit, power, moment))
+        return effects
+
+    @staticmethod
+    def _agrees(phase: Phase, power: Power) -> bool:
+        """Whether a power that was unknown for a while came back as it was believed."""
+        if power is Power.ON:
+            return phase.coming_up or phase in {Phase.READY, Phase.BUSY}
+        return power is Power.OFF and phase in {Phase.OFF, Phase.SLEEPING}
+
+    def _follow_power(self, board: str, unit: Unit, power: Power, moment: Moment) -> Effects:
+        effects = Effects()
+        if power is Power.OFF:
+            unit.boot_id = None
+            effects.new_boot.append(board)
+        outcomes = unit.life.follow_power(power, moment.monotonic, sleep=unit.sleeping_soon)
+        effects.add(self._apply(board, unit, outcomes, moment))
+        return effects
+
+    def command_begun(self, board: str, action: PowerAction, purpose: Purpose) -> Effects:
+        """A power command is about to be carried out."""
+        unit = self.unit(board)
+        unit.target = Power.OFF if action is PowerAction.OFF else Power.ON
+        unit.sleeping_soon = action is PowerAction.OFF and purpose is Purpose.SLEEP
+        return Effects(changed={board})
+
+    def command_ended(
+        self, board: str, action: PowerAction, power: Power, error: ErrorInfo | None, moment: Moment
+    ) -> Effects:
+        """A power command was carried out, or was not."""
+        unit = self.unit(board)
+        effects = self.power_read(board, power, moment)
+        slept = unit.sleeping_soon
+        unit.sleeping_soon = False
+        if error is None:
+            effects.add(self._clear(board, unit, POWER_ALERT))
+            if action is PowerAction.OFF and power is Power.OFF:
+                # It may have been off before: then no change of power has moved it.
+                event = LifeEvent.SLEEP if slept else LifeEvent.POWER_OFF
+                effects.add(self._apply(board, unit, unit.life.on(event, moment.monotonic), moment))
+            elif action is PowerAction.ON and power is Power.ON and unit.life.phase in {Phase.FAULT, Phase.OFF}:
+                effects.add(self._apply(board, unit, unit.life.on(LifeEvent.POWER_ON, moment.monotonic), moment))
+            return effects
+        effects.events.append(
+            NewEvent(board, EventType.POWER, {"power": power.value, "action": action.value, **_error_details(error)})
+        )
+        effects.add(self._raise(board, unit, POWER_ALERT, error.message, moment))
+        if error.kind is ErrorKind.NOT_VERIFIED:
+            outcomes = unit.life.on(LifeEvent.FAULT, moment.monotonic, error.message)
+            effects.add(self._apply(board, unit, outcomes, moment))
+        return effects
+
+    def interrupted(self, board: str, what: str) -> Effects:
+        """The journal says that a command was under way when the agent was stopped."""
+        unit = self.unit(board)
+        details: dict[str, object] = {"power": unit.power.value, "interrupted": what}
+        return Effects(events=[NewEvent(board, EventType.POWER, details)], changed={board})
+
+    # --- what is heard of the board --------------------------------------------------------------------------
+
+    def heard(self, board: str, event: LifeEvent, details: dict[str, object], moment: Moment) -> Effects:
+        """DHCP or TFTP of the board was seen."""
+        unit = self.unit(board)
+        if unit.power is Power.OFF:
+            # Its last packets may still be on their way; a board that is off is not booting.
+            return Effects()
+        effects = Effects(events=[NewEvent(board, EventType.NETBOOT, details)])
+        effects.add(self._apply(board, unit, unit.life.on(event, moment.monotonic), moment))
+        return effects
+
+    def registered(self, board: str, boot_id: str, details: dict[str, object], moment: Moment) -> Effects:
+        """The board has proved that this boot is its own."""
+        unit = self.unit(board)
+        again = unit.boot_id == boot_id and unit.life.phase in {Phase.READY, Phase.BUSY}
+        unit.boot_id = boot_id
+        effects = Effects(changed={board})
+        if not again:
+            effects.events.append(NewEvent(board, EventType.REGISTERED, {"boot_id": boot_id, **details}))
+        effects.add(self._apply(board, unit, unit.life.on(LifeEvent.REGISTERED, moment.monotonic), moment))
+        effects.add(self._clear(board, unit, BOOT_ALERT))
+        return effects
+
+    def refused(self, board: str, details: dict[str, object]) -> Effects:
+        """Somebody said to be this board and could not prove it. The board itself stays as it is."""
+        return Effects(events=[NewEvent(board, EventType.REGISTRATION_REFUSED, details)])
+
+    def said(self, board: str, words: BoardSelf, moment: Moment) -> Effects:
+        """The board's own word, or its will. Only the boot that proved itself is listened to."""
+        unit = self.unit(board)
+        if words.boot_id != unit.boot_id or unit.power is Power.OFF:
+            return Effects()
+        now = moment.monotonic
+        if words.state is Presence.OFFLINE:
+            if unit.life.phase not in {Phase.READY, Phase.BUSY}:
+                return Effects()
+            effects = Effects(events=[NewEvent(board, EventType.PRESENCE, {"state": "offline"})])
+            outcomes = unit.life.on(LifeEvent.GONE, now, "the board went silent while its power is on")
+            effects.add(self._apply(board, unit, outcomes, moment))
+            return effects
+        effects = Effects()
+        if unit.life.phase.coming_up:
+            # It was silent for a while, and it is the same boot.
+            effects.events.append(NewEvent(board, EventType.PRESENCE, {"state": "online"}))
+            effects.add(self._apply(board, unit, unit.life.on(LifeEvent.REGISTERED, now), moment))
+        event = LifeEvent.WORK_ENDED if words.work is None else LifeEvent.WORK_BEGUN
+        effects.add(self._apply(board, unit, unit.life.on(event, now, words.work), moment))
+        return effects
+
+    def tick(self, moment: Moment) -> Effects:
+        """Deadlines: boards that did not come up in their time."""
+        effects = Effects()
+        for board, unit in self._units.items():
+            if not unit.life.boot_overdue(moment.monotonic):
+                continue
+            waited = f"not registered {unit.life.boot_timeout_s:g} s after power on; last seen: {unit.life.phase.value}"
+            outcomes = unit.life.on(LifeEvent.BOOT_TIMEOUT, moment.monotonic, waited)
+            if Action.CYCLE_FOR_BOOT in outcomes:
+                effects.events.append(NewEvent(board, EventType.ALERT, {"name": BOOT_ALERT, "what": waited}))
+            else:
+                effects.add(self._raise(board, unit, BOOT_ALERT, waited, moment))
+            effects.add(self._apply(board, unit, outcomes, moment))
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """The monotonic time at which `tick` is wanted next."""
+        deadlines = [unit.life.boot_deadline for unit in self._units.values() if unit.life.boot_deadline is not None]
+        return min(deadlines, default=None)
+
+    def maintenance(self, board: str, *, on: bool, moment: Moment) -> Effects:
+        """A person takes the board out of work, or gives it back."""
+        unit = self.unit(board)
+        if on:
+            outcomes = unit.life.on(LifeEvent.MAINTENANCE_ON, moment.monotonic, "taken out by a person")
+            return self._apply(board, unit, outcomes, moment)
+        effects = self._apply(board, unit, unit.life.on(LifeEvent.MAINTENANCE_OFF, moment.monotonic), moment)
+        if unit.power is Power.ON:
+            effects.add(self._apply(board, unit, unit.life.on(LifeEvent.POWER_ON, moment.monotonic), moment))
+        return effects
+
+    # --- common to all ---------------------------------------------------------------------------------------
+
+    def _apply(self, board: str, unit: Unit, outcomes: list[LifeOutcome], moment: Moment) -> Effects:
+        effects = Effects()
+        for outcome in outcomes:
+            if isinstance(outcome, PhaseChange):
+                unit.since = moment.wall
+                effects.changed.add(board)
+                details: dict[str, object] = {"phase": outcome.new.value, "was": outcome.old.value}
+                if outcome.reason:
+                    details["reason"] = outcome.reason
+                effects.events.append(NewEvent(board, EventType.PHASE, details))
+                effects.show.append((board, outcome.new))
+            else:
+                effects.cycle.append(board)
+        return effects
+
+    def _raise(self, board: str, unit: Unit, name: str, what: str, moment: Moment) -> Effects:
+        unit.alerts.add(name)
+        alert = Alert(what=what, since=moment.wall, do=_ADVICE[name])
+        return Effects(
+            alerts=[(board, name, alert)], events=[NewEvent(board, EventType.ALERT, {"name": name, "what": what})]
+        )
+
+    def _clear(self, board: str, unit: Unit, name: str) -> Effects:
+        if name not in unit.alerts:
+            return Effects()
+        unit.alerts.discard(name)
+        return Effects(
+            alerts=[(board, name, None)], events=[NewEvent(board, EventType.ALERT, {"name": name, "cleared": True})]
+        )
+
+
+_ADVICE = {
+    POWER_ALERT: "look at the controller and the outlet named above, then switch the board again",
+    BOOT_ALERT: "look at the board's console and network cable, then cycle its power",
+}
+
+
+def _error_details(error: ErrorInfo) -> dict[str, object]:
+    return {"error": error.kind.value, "message": error.message}
