@@ -10,6 +10,7 @@ from agent import registration
 from agent.registration import KnownBoard
 from agent.requests import Answer, RequestError, answer, flag, text
 from daemon.mqtt_link import Message
+from netboot.boot_secrets import Verdict
 from wire.payloads import AgentState, BoardSelf, PayloadError, Registration, decode, encode, registration_message
 from wire.phases import ErrorKind, Presence
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from agent.daemon import Agent
 
 log = logging.getLogger(__name__)
+
+_WHY_NOT = {
+    Verdict.UNKNOWN_BOARD: "it does not boot from this agent; give it a profile, or set trust_mac",
+    Verdict.WRONG_MAC: "its MAC address is another's",
+    Verdict.NO_SECRET: "it has fetched no boot files from this agent since its power came on; cycle its power",
+    Verdict.WRONG_PROOF: "its secret is not the one that this boot was given; cycle its power",
+    Verdict.OTHER_BOOT: "its secret was used by another boot; cycle its power",
+}
 
 MAX_JOINING_S = 24 * 3600.0
 """Joining left open for ever is a hole; a day is longer than any installation party."""
@@ -42,7 +51,7 @@ class Inbox:
         """The topics this agent listens to; never its own events."""
         agent = self._agent
         topics = agent.topics
-        found = [topics.register(), topics.agent_request(agent.name, "+"), topics.agent_state(agent.name)]
+        found = [topics.register(), topics.every_agent_request(agent.name), topics.agent_state(agent.name)]
         for board in agent.settings.boards:
             found += [topics.power_set(board), topics.board_self(board), topics.lease(board)]
         return found
@@ -131,10 +140,8 @@ class Inbox:
         if netboot is None:
             return f"this agent gives out no boot secrets; set trust_mac in [boards.{board}] if its MAC is enough"
         message = registration_message(board, request.boot_id, request.mac)
-        verdict = netboot.verify(
-            board, boot_id=request.boot_id, mac=request.mac, proof=request.proof or "", message=message
-        )
-        return None if verdict.ok else verdict.reason
+        verdict = netboot.verify(board, request.boot_id, request.mac, request.proof or "", message)
+        return None if verdict.accepted else f"no proof that this boot is board {board}: {_WHY_NOT[verdict]}"
 
     # --- requests --------------------------------------------------------------------------------------------
 

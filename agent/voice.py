@@ -98,6 +98,9 @@ class Voice:
         spoke = False
         while self._passing:
             topic, payload = self._passing[0]
+            # State goes before answers: who is told that a command is done finds the state that it led to.
+            while await self._speak_state():
+                pass
             await self._publish(topic, payload, retain=False)
             self._passing = self._passing[1:]
             spoke = True

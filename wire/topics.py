@@ -17,6 +17,12 @@ class BoardTopic(NamedTuple):
     tail: str
 
 
+def _checked(level: str) -> str:
+    if not is_id(level):
+        raise ValueError(f"{level!r} is not an id: use a-z, 0-9 and '-', at most 63 characters")
+    return level
+
+
 @dataclass(frozen=True, slots=True)
 class Topics:
     """All topics of one farm, under one prefix."""
@@ -24,9 +30,7 @@ class Topics:
     prefix: str = "boardhand"
 
     def _of(self, kind: str, name: str, tail: str) -> str:
-        if not is_id(name):
-            raise ValueError(f"{name!r} is not an id: use a-z, 0-9 and '-', at most 63 characters")
-        return f"{self.prefix}/{kind}/{name}/{tail}"
+        return f"{self.prefix}/{kind}/{_checked(name)}/{tail}"
 
     def agent_state(self, agent: str) -> str:
         return self._of("agent", agent, "state")
@@ -35,10 +39,10 @@ class Topics:
         return self._of("agent", agent, "info")
 
     def agent_request(self, agent: str, verb: str) -> str:
-        return self._of("agent", agent, f"request/{verb}")
+        return self._of("agent", agent, f"request/{_checked(verb)}")
 
     def agent_response(self, agent: str, verb: str) -> str:
-        return self._of("agent", agent, f"response/{verb}")
+        return self._of("agent", agent, f"response/{_checked(verb)}")
 
     def board_state(self, board: str) -> str:
         return self._of("board", board, "state")
@@ -50,7 +54,7 @@ class Topics:
         return self._of("board", board, "telemetry")
 
     def alert(self, board: str, name: str) -> str:
-        return self._of("board", board, f"alert/{name}")
+        return self._of("board", board, f"alert/{_checked(name)}")
 
     def board_self(self, board: str) -> str:
         return self._of("board", board, "self")
@@ -71,9 +75,7 @@ class Topics:
         return self._of("board", board, "power/result")
 
     def event(self, board: str) -> str:
-        if not is_id(board):
-            raise ValueError(f"{board!r} is not an id: use a-z, 0-9 and '-', at most 63 characters")
-        return f"{self.prefix}/event/{board}"
+        return f"{self.prefix}/event/{_checked(board)}"
 
     def register(self) -> str:
         return f"{self.prefix}/register"
@@ -85,10 +87,10 @@ class Topics:
         return f"{self.prefix}/broker/state"
 
     def broker_request(self, verb: str) -> str:
-        return f"{self.prefix}/broker/request/{verb}"
+        return f"{self.prefix}/broker/request/{_checked(verb)}"
 
     def broker_response(self, verb: str) -> str:
-        return f"{self.prefix}/broker/response/{verb}"
+        return f"{self.prefix}/broker/response/{_checked(verb)}"
 
     def job_state(self, job: str) -> str:
         return self._of("job", job, "state")
@@ -99,6 +101,13 @@ class Topics:
 
     def every_agent(self, tail: str) -> str:
         return f"{self.prefix}/agent/+/{tail}"
+
+    def every_agent_request(self, agent: str) -> str:
+        """A filter for `agent/<agent>/request/+`."""
+        return self._of("agent", agent, "request/+")
+
+    def every_broker_request(self) -> str:
+        return f"{self.prefix}/broker/request/+"
 
     def every_event(self) -> str:
         return f"{self.prefix}/event/+"

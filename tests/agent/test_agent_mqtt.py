@@ -1,0 +1,412 @@
+"""A whole agent as its own process, with outlets that are files, and Mosquitto's own clients as the operator."""
+
+import contextlib
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+DEADLINE_S = 30.0
+
+MARKER = "test/marker"
+
+OUTLET = """\
+import pathlib, sys, time
+folder, outlet, verb = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+state = folder / outlet
+if (folder / "slow").exists() and verb != "state":
+    time.sleep(float((folder / "slow").read_text()))
+if verb == "state":
+    print(state.read_text() if state.exists() else "off")
+elif outlet == "refuses":
+    sys.exit("the outlet is locked")
+elif outlet != "lies":
+    state.write_text(verb)
+    with (folder / "log").open("a") as log:
+        log.write(f"{outlet} {verb}\\n")
+"""
+
+
+class Listener:
+    """`mosquitto_sub` with every message it saw; its session outlives a server that is stopped."""
+
+    def __init__(self, port: int, *topics: str) -> None:
+        command = ["mosquitto_sub", "-p", str(port), "-F", "%j", "-q", "1", "-c", "-i", f"listener-{uuid.uuid4()}"]
+        for topic in (*topics, MARKER):
+            command += ["-t", topic]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self.messages: queue.Queue[dict] = queue.Queue()
+        self.subscribed = threading.Event()
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+        # The server answers a subscription with what is retained: from here on nothing is missed.
+        assert self.subscribed.wait(DEADLINE_S)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            message = json.loads(line)
+            if message["topic"] == MARKER:
+                self.subscribed.set()
+                continue
+            with contextlib.suppress(ValueError, TypeError):
+                message["payload"] = json.loads(message["payload"])
+            self.messages.put(message)
+
+    def wait(self, wanted, deadline_s: float = DEADLINE_S) -> dict:
+        """The next message for which `wanted` is true."""
+        end = time.monotonic() + deadline_s
+        seen = []
+        while True:
+            try:
+                message = self.messages.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"did not come; seen: {seen[-12:]}") from None
+            seen.append((message["topic"], message["payload"]))
+            if isinstance(message["payload"], dict) and wanted(message):
+                return message
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.thread.join()
+        self.process.stdout.close()
+
+
+class Bench:
+    """An agent with four boards on outlets that are files."""
+
+    def __init__(self, folder: Path, mqtt) -> None:
+        self.folder = folder
+        self.mqtt = mqtt
+        self.outlets = folder / "outlets"
+        self.outlets.mkdir()
+        script = folder / "outlet.py"
+        script.write_text(OUTLET)
+        run = [sys.executable, "-S", "-E", str(script), str(self.outlets), "{outlet}"]
+        self.settings = folder / "agent.toml"
+        boards = "".join(
+            f'[boards.{name}]\nfeed = ["rack:{name}"]\nmin_off_s = 0.0\ntrust_mac = true\n'
+            f'macs = ["52:54:00:00:00:0{n}"]\n'
+            f"boot_timeout_s = 120\n"
+            for n, name in enumerate(("pi", "bone", "lies", "refuses"), start=1)
+        )
+        self.settings.write_text(
+            f'[agent]\nname = "lab"\nstate_dir = "{folder}/state"\nread_back_s = 3600\n'
+            f'[mqtt]\nurl = "{mqtt.url}"\n'
+            f'[controllers.rack]\ndriver = "command"\nverify_deadline_s = 1.0\n'
+            + "".join(f"{verb} = {json.dumps([*run, verb])}\n" for verb in ("on", "off", "state"))
+            + boards
+        )
+        self.process: subprocess.Popen | None = None
+        self.listeners: list[Listener] = []
+
+    def start(self) -> None:
+        with (self.folder / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "agent", "--settings", str(self.settings), "--log-level", "DEBUG"],
+                stdout=log,
+                stderr=log,
+            )
+
+    def end(self, number: int) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(20)
+        self.process = None
+        return code
+
+    def listen(self, *topics: str) -> Listener:
+        self.publish(MARKER, "1", "-r")
+        listener = Listener(self.mqtt.port, *topics)
+        self.listeners.append(listener)
+        return listener
+
+    def publish(self, topic: str, payload: str | bytes, *options: str) -> None:
+        raw = payload.encode() if isinstance(payload, str) else payload
+        content = "-s" if raw else "-n"
+        command = ["mosquitto_pub", "-p", str(self.mqtt.port), "-t", topic, "-q", "1", content, *options]
+        subprocess.run(command, input=raw, check=True, timeout=20)
+
+    def ready(self) -> Listener:
+        """Start the agent and wait until it has said everything."""
+        listener = self.listen("boardhand/#")
+        self.start()
+        listener.wait(lambda m: m["topic"] == "boardhand/agent/lab/state" and m["payload"]["state"] == "online")
+        names = {"pi", "bone", "lies", "refuses"}
+        while names:
+            topic = listener.wait(lambda m: m["topic"].endswith("/state"))["topic"].split("/")
+            names.discard(topic[2])
+        return listener
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        for listener in self.listeners:
+            listener.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, mqtt) -> Iterator[Bench]:
+    bench = Bench(tmp_path, mqtt)
+    yield bench
+    bench.close()
+
+
+def result_of(board: str, command_id: str | None = None):
+    def wanted(message: dict) -> bool:
+        return message["topic"] == f"boardhand/board/{board}/power/result" and (
+            command_id is None or message["payload"].get("id") == command_id
+        )
+
+    return wanted
+
+
+def test_one_bare_word_switches_and_the_truth_comes_back(bench: Bench) -> None:
+    heard = bench.ready()
+    bench.publish("boardhand/board/pi/power/set", "on")
+    state = heard.wait(lambda m: m["topic"] == "boardhand/board/pi/state" and m["payload"]["power"] == "on")
+    assert state["payload"]["phase"] == "starting"
+    assert state["payload"]["target"] == "on"
+    result = heard.wait(result_of("pi"))["payload"]
+    assert (result["ok"], result["power"], result["action"]) == (True, "on", "on")
+    assert (bench.outlets / "pi").read_text() == "on"
+    bench.publish("boardhand/board/pi/power/set", '{"power":"cycle","id":"c1"}')
+    assert heard.wait(result_of("pi", "c1"))["payload"]["ok"]
+    assert (bench.outlets / "log").read_text().splitlines() == ["pi on", "pi off", "pi on"]
+
+
+def test_a_lie_and_a_refusal_are_told_apart(bench: Bench) -> None:
+    heard = bench.ready()
+    bench.publish("boardhand/board/lies/power/set", '{"power":"on","id":"l1"}')
+    result = heard.wait(result_of("lies", "l1"))["payload"]
+    assert (result["ok"], result["power"], result["error"]["kind"]) == (False, "off", "not-verified")
+    assert "rack" in result["error"]["message"]
+    alert = bench.listen("boardhand/board/lies/alert/power").wait(lambda _m: True)
+    assert "rack" in alert["payload"]["what"]
+    bench.publish("boardhand/board/refuses/power/set", '{"power":"on","id":"r1"}')
+    result = heard.wait(result_of("refuses", "r1"))["payload"]
+    assert (result["ok"], result["power"], result["error"]["kind"]) == (False, "off", "refused")
+    state = bench.listen("boardhand/board/lies/state").wait(lambda m: m["payload"]["phase"] == "fault")
+    assert state["payload"]["power"] == "off"
+
+
+def test_the_same_id_twice_is_done_once(bench: Bench) -> None:
+    heard = bench.ready()
+    for _ in range(2):
+        bench.publish("boardhand/board/pi/power/set", '{"power":"cycle","id":"once"}')
+    first = heard.wait(result_of("pi", "once"))["payload"]
+    bench.publish("boardhand/board/pi/power/set", '{"power":"cycle","id":"once"}')
+    assert heard.wait(result_of("pi", "once"))["payload"] == first
+    assert (bench.outlets / "log").read_text().splitlines().count("pi on") == 1
+
+
+def test_what_must_not_be_obeyed_is_not(bench: Bench) -> None:
+    heard = bench.ready()
+    bench.publish("boardhand/board/pi/power/set", "on", "-r")  # live, then retained for the next session
+    heard.wait(result_of("pi"))
+    bench.publish("boardhand/board/pi/power/set", "off")
+    heard.wait(result_of("pi"))
+    bench.end(signal.SIGTERM)
+    heard.wait(lambda m: m["topic"] == "boardhand/agent/lab/state" and m["payload"]["state"] == "offline")
+    heard = bench.ready()
+    past = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
+    bench.publish("boardhand/board/pi/power/set", json.dumps({"power": "on", "id": "late", "expires": past}))
+    assert heard.wait(result_of("pi", "late"))["payload"]["error"]["kind"] == "expired"
+    lease = {"holder": "job-3", "token": 9, "expires": (datetime.now(UTC) + timedelta(minutes=5)).isoformat()}
+    bench.publish("boardhand/board/pi/lease", json.dumps(lease), "-r")
+    bench.publish("boardhand/board/pi/power/set", '{"power":"on","id":"no-token"}')
+    refused = heard.wait(result_of("pi", "no-token"))["payload"]
+    assert refused["error"]["kind"] == "not-allowed"
+    assert "job-3" in refused["error"]["message"]
+    assert (bench.outlets / "pi").read_text() == "off"
+    bench.publish("boardhand/board/pi/power/set", '{"power":"on","id":"token","token":9}')
+    assert heard.wait(result_of("pi", "token"))["payload"]["ok"]
+
+
+HOSTILE = [
+    b"",
+    b"\x00\xff\xfe binary \x80",
+    b"null",
+    b"[]",
+    b'"on"',
+    b'{"power": 1}',
+    b'{"power":"on","expires":1e999}',
+    b'{"power":"on","token":-1}',
+    b'{"power":"on","id":"' + b"x" * 5000 + b'"}',
+    b"{" * 50_000,
+    b"A" * 400_000,
+    b'{"state":"online","boot_id":[]}',
+    b'{"mac":"zz","boot_id":"b"}',
+    b'{"mac":"01:00:00:00:00:01","boot_id":"b"}',
+    b'{"transaction":"t","data":"no object"}',
+]
+
+
+def test_nothing_received_ends_the_agent(bench: Bench) -> None:
+    heard = bench.ready()
+    topics = [
+        "board/pi/power/set",
+        "board/pi/self",
+        "board/pi/lease",
+        "register",
+        "agent/lab/request/read",
+        "agent/lab/request/nonsense",
+        "agent/lab/state",
+    ]
+    for topic in topics:
+        for payload in HOSTILE:
+            bench.publish(f"boardhand/{topic}", payload)
+    marker = str(uuid.uuid4())
+    bench.publish("boardhand/agent/lab/request/read", json.dumps({"transaction": marker, "data": {"board": "pi"}}))
+    answer = heard.wait(lambda m: m["topic"].endswith("response/read") and m["payload"].get("transaction") == marker)[
+        "payload"
+    ]
+    assert answer == {"transaction": marker, "ok": True, "data": {"board": "pi", "power": "off"}}
+    assert bench.process is not None
+    assert bench.process.poll() is None
+    state = bench.listen("boardhand/agent/lab/state").wait(lambda m: m["payload"].get("state") == "online")
+    assert state["payload"]["state"] == "online"
+    bench.publish("boardhand/agent/lab/request/read", json.dumps({"transaction": "b", "data": {"board": 7}}))
+    answer = heard.wait(lambda m: m["topic"].endswith("response/read") and m["payload"].get("transaction") == "b")
+    assert answer["payload"]["error"]["key"] == "board"
+
+
+def test_events_have_no_gap_and_no_double_over_kills(bench: Bench) -> None:
+    """kill -9 of the agent and a stop of the MQTT server amid switching; every event comes, once by its number."""
+    bench.ready()
+    watcher = bench.listen("boardhand/event/+")
+    for round_number in range(3):
+        bench.publish("boardhand/board/pi/power/set", "on")
+        bench.publish("boardhand/board/bone/power/set", "cycle")
+        watcher.wait(lambda m: m["payload"]["board"] == "pi")
+        bench.mqtt.stop()
+        # The agent goes on switching without a server; what it sees waits on disk. Wherever this kill falls is right.
+        bench.end(signal.SIGKILL)
+        bench.mqtt.start()
+        bench.start()
+        state = bench.listen("boardhand/agent/lab/state")
+        state.wait(
+            lambda m, n=round_number: m["payload"].get("session", 0) >= n + 2 and m["payload"]["state"] == "online"
+        )
+        bench.publish("boardhand/board/pi/power/set", f'{{"power":"off","id":"off-{round_number}"}}')
+        bench.listen("boardhand/board/pi/state").wait(lambda m: m["payload"]["power"] == "off")
+    last = bench.listen("boardhand/board/pi/state", "boardhand/board/bone/state")
+    final = {}
+    while len(final) < 2:
+        message = last.wait(lambda _m: True)
+        final[message["topic"].split("/")[2]] = message["payload"]["seq"]
+    seen: dict[str, dict[int, dict]] = {"pi": {}, "bone": {}}
+    order: dict[str, list[int]] = {"pi": [], "bone": []}
+    all_events = [bench.listeners[0], watcher]
+    deadline = time.monotonic() + DEADLINE_S
+    while any(set(range(1, final[b] + 1)) - set(seen[b]) for b in final) and time.monotonic() < deadline:
+        for listener in all_events:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    message = listener.messages.get(timeout=0.1)
+                    if "/event/" not in message["topic"] or message["topic"].split("/")[2] not in seen:
+                        continue
+                    event = message["payload"]
+                    board, seq = event["board"], event["seq"]
+                    if seq in seen[board]:
+                        assert seen[board][seq] == event  # a repetition is the same event
+                    else:
+                        seen[board][seq] = event
+                        if listener is watcher:
+                            order[board].append(seq)
+    for board, number in final.items():
+        assert set(range(1, number + 1)) <= set(seen[board]), f"{board}: a gap in {sorted(seen[board])} up to {number}"
+        assert order[board] == sorted(order[board])
+
+
+def test_a_command_cut_short_by_kill_9_is_answered_with_the_truth(bench: Bench) -> None:
+    heard = bench.ready()
+    (bench.outlets / "slow").write_text("20")
+    bench.publish("boardhand/board/pi/power/set", '{"power":"on","id":"cut"}')
+    heard.wait(lambda m: m["topic"] == "boardhand/board/pi/state" and m["payload"].get("target") == "on")
+    # The command is on disk when the target is told; the slow outlet is being waited for.
+    bench.end(signal.SIGKILL)
+    (bench.outlets / "slow").unlink()
+    bench.start()
+    result = heard.wait(result_of("pi", "cut"))["payload"]
+    assert (result["ok"], result["error"]["kind"], result["power"]) == (False, "interrupted", "off")
+
+
+def test_a_second_agent_on_the_same_state_is_refused(bench: Bench) -> None:
+    bench.ready()
+    second = subprocess.run(
+        [sys.executable, "-m", "agent", "--settings", str(bench.settings)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert "another agent runs with this state_dir" in second.stderr
+
+
+def test_bad_settings_start_nothing(bench: Bench) -> None:
+    bench.settings.write_text(bench.settings.read_text().replace("rack:pi", "rakk:pi"))
+    ended = subprocess.run(
+        [sys.executable, "-m", "agent", "--settings", str(bench.settings)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "boards.pi.feed: there is no controller 'rakk'" in ended.stderr
+    assert not (bench.folder / "state").exists()
+
+
+def test_a_forged_lost_is_put_right(bench: Bench) -> None:
+    heard = bench.ready()
+    now = datetime.now(UTC).isoformat()
+    for session in (0, 1, 99):
+        forged = {"state": "lost", "session": session, "since": now}
+        bench.publish("boardhand/agent/lab/state", json.dumps(forged), "-r")
+        heard.wait(lambda m, forged=forged: m["topic"].endswith("agent/lab/state") and m["payload"] == forged)
+        heard.wait(lambda m: m["topic"].endswith("agent/lab/state") and m["payload"]["state"] == "online")
+
+
+def test_a_board_registers_works_and_goes(bench: Bench) -> None:
+    heard = bench.ready()
+    bench.publish("boardhand/board/pi/power/set", "on")
+    heard.wait(result_of("pi"))
+    bench.publish("boardhand/register", json.dumps({"mac": "52:54:00:00:00:01", "boot_id": "b1", "memory_mb": 512}))
+    answer = heard.wait(lambda m: m["topic"] == "boardhand/register/52-54-00-00-00-01")["payload"]
+    assert (answer["ok"], answer["board"], answer["boot_id"]) == (True, "pi", "b1")
+    heard.wait(lambda m: m["topic"] == "boardhand/board/pi/state" and m["payload"]["phase"] == "ready")
+    info = bench.listen("boardhand/board/pi/info").wait(lambda m: m["payload"].get("memory_mb") == 512)
+    assert info["payload"]["macs"] == ["52:54:00:00:00:01"]
+    for words, phase in (
+        ({"state": "online", "boot_id": "b1", "work": "job-1"}, "busy"),
+        ({"state": "online", "boot_id": "b1"}, "ready"),
+        ({"state": "offline", "boot_id": "b1"}, "starting"),
+    ):
+        bench.publish("boardhand/board/pi/self", json.dumps(words), "-r")
+        heard.wait(lambda m, phase=phase: m["topic"].endswith("board/pi/state") and m["payload"]["phase"] == phase)
+    bench.publish("boardhand/register", json.dumps({"mac": "52:54:00:00:00:02", "boot_id": "b9", "board": "pi"}))
+    answer = heard.wait(lambda m: m["topic"] == "boardhand/register/52-54-00-00-00-02")["payload"]
+    assert not answer["ok"]
+    assert answer["error"]["kind"] == "not-allowed"
+
+
+def test_the_agent_is_light(bench: Bench) -> None:
+    bench.ready()
+    assert bench.process is not None
+    status = Path(f"/proc/{bench.process.pid}/status").read_text()
+    resident_kib = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+    assert resident_kib < 80 * 1024
