@@ -19,7 +19,7 @@ help:
 	@echo "make clean   remove everything that make has made"
 
 demo: packages-demo $(VENV)/.installed
-	@$(VENV)/bin/boardhand demo
+	@$(VENV)/bin/boardhand up --demo
 
 test: packages-test $(VENV)/.installed
 	@$(RUN) -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)

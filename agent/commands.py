@@ -6,6 +6,7 @@ stored result. A command that was under way when the agent was killed is answere
 
 import asyncio
 import logging
+import sqlite3
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -59,7 +60,16 @@ class CommandDesk:
     async def _carry_out(self, board: str, command: PowerCommand) -> None:
         agent = self._agent
         if command.id is not None:
-            new, stored = await agent.memory.begin_command(board, command.id)
+            try:
+                new, stored = await agent.memory.begin_command(board, command.id)
+            except sqlite3.Error as error:
+                message = (
+                    f"board {board}: {agent.settings.agent.state_dir} cannot be written ({error}), so once-only cannot "
+                    "be promised; mend the disk, or send the command without an id"
+                )
+                info = ErrorInfo(kind=ErrorKind.INTERNAL, message=message)
+                self._refuse(board, command.id, command.power, info)
+                return
             if not new:
                 if stored is not None:
                     agent.voice.say(agent.topics.power_result(board), stored)
@@ -69,7 +79,10 @@ class CommandDesk:
         result = await self.switch(board, command.power, command.purpose, command.id)
         payload = encode(result)
         if command.id is not None:
-            await agent.memory.end_command(board, command.id, payload)
+            try:
+                await agent.memory.end_command(board, command.id, payload)
+            except sqlite3.Error:
+                log.exception("board %s: the result of %s is not stored", board, command.id)
         agent.voice.say(agent.topics.power_result(board), payload)
 
     async def switch(

@@ -23,6 +23,7 @@ from agent.inbox import Inbox
 from agent.memory import MIGRATIONS, Memory
 from agent.outbox import Outbox
 from agent.power.clock import kernel_boot_id
+from agent.power.errors import PowerError
 from agent.power.journal import Journal
 from agent.power.service import FindingKind, PowerService
 from agent.settings import AgentSettings
@@ -61,7 +62,8 @@ class Agent:
         self.name = settings.agent.name
         self.topics = Topics(settings.mqtt.prefix)
         self.infos = {name: _board_info(settings, name) for name in settings.boards}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._lasting: set[asyncio.Task[None]] = set()
+        self._passing: set[asyncio.Task[None]] = set()
         self._applied: asyncio.Queue[tuple[Effects, asyncio.Future[None] | None]] = asyncio.Queue()
         self._deadlines_changed = asyncio.Event()
         self.netboot: NetbootServer | None = None
@@ -97,13 +99,17 @@ class Agent:
         self.voice = Voice(self.outbox, self.topics.event)
         plans = {name: BoardPlan(board.boot_timeout_s, board.boot_retries) for name, board in settings.boards.items()}
         self.shelf = Shelf(self.name, self.session, plans, moment())
-        self.power = PowerService(
-            settings.controllers,
-            settings.feeds(),
-            journal=Journal(store, await asyncio.to_thread(kernel_boot_id)),
-            on_power=self._power_read,
-            poll_every_s=table.read_back_s,
-        )
+        journal = Journal(store, await asyncio.to_thread(kernel_boot_id))
+        try:
+            self.power = PowerService(
+                settings.controllers,
+                settings.feeds(),
+                journal=journal,
+                on_power=self._power_read,
+                poll_every_s=table.read_back_s,
+            )
+        except PowerError as error:
+            raise AgentError(str(error)) from error
         self.commands = CommandDesk(self, force_allowed=table.force_allowed)
         self.inbox = Inbox(self)
         self._own(self._apply_for_ever(), "apply")
@@ -114,8 +120,8 @@ class Agent:
         self.voice.retain(self.topics.agent_state(self.name), encode(self._state(Presence.ONLINE)))
         for board, info in self.infos.items():
             self.voice.retain(self.topics.board_info(board), encode(info))
-        await self.tell_info()
         await self.link.start()
+        self.begin(self.tell_info(), "info")
         self._own(self.voice.run(), "voice")
         self._own(self._watch_deadlines(), "deadlines")
 
@@ -140,15 +146,17 @@ class Agent:
         config = netboot_bridge.config(self.settings)
         if config is None:
             return
-        self.netboot = NetbootServer(
-            config,
-            netboot_bridge.boards(self.settings),
-            on_event=self._netboot_event,
-            secrets_state=await self.memory.fact(SECRETS_FACT),
-            save_secrets=self._save_secrets,
-        )
         try:
+            self.netboot = NetbootServer(
+                config,
+                netboot_bridge.boards(self.settings),
+                on_event=self._netboot_event,
+                secrets_state=await self.memory.fact(SECRETS_FACT),
+                save_secrets=self._save_secrets,
+            )
             await self.netboot.start()
+        except ValueError as error:
+            raise AgentError(f"netboot on {config.interface}: {error}") from error
         except OSError as error:
             raise AgentError(
                 f"netboot on {config.interface}: {error}; is another DHCP or TFTP server running?"
@@ -168,25 +176,28 @@ class Agent:
             subscriptions=self.inbox.subscriptions(),
             on_message=self.inbox.message,
             on_connect=self._connected,
-            on_disconnect=lambda _reason: self.voice.fell_silent(),
+            on_disconnect=self._disconnected,
         )
 
     async def _connected(self) -> None:
         await self.voice.greet(self.topics.agent_state(self.name))
 
+    def _disconnected(self, _reason: str) -> None:
+        self.voice.fell_silent()
+        # Leases are retained, so those that still hold come again; one that was released meanwhile does not.
+        self.commands.leases.leases.clear()
+
     def _state(self, presence: Presence) -> AgentState:
         return AgentState(state=presence, session=self.session, since=self.since)
 
     async def _until(self, stop: asyncio.Event) -> None:
-        """Wait for `stop`; a task of ours that dies is a fault of ours, and ends the agent rather than half of it."""
+        """Wait for `stop`. A lasting task that dies is a fault of ours, and ends the agent rather than half of it."""
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
-            while not stopped.done():
-                await asyncio.wait({stopped, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-                for task in list(self._tasks):
-                    if task.done():
-                        self._tasks.discard(task)
-                        task.result()
+            await asyncio.wait({stopped, *self._lasting}, return_when=asyncio.FIRST_COMPLETED)
+            for task in self._lasting:
+                if task.done():
+                    task.result()
         finally:
             stopped.cancel()
 
@@ -194,20 +205,28 @@ class Agent:
         if hasattr(self, "link"):
             state = encode(self._state(Presence.OFFLINE))
             await self.link.stop([Message(self.topics.agent_state(self.name), state, retain=True)])
-        for task in self._tasks:
+        tasks = [*self._lasting, *self._passing]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self.netboot is not None:
             await self.netboot.stop()
         if hasattr(self, "power"):
             await self.power.close()
 
     def _own(self, work: Coroutine[object, object, None], name: str) -> None:
-        self._tasks.add(asyncio.create_task(work, name=name))
+        self._lasting.add(asyncio.create_task(work, name=name))
 
     def begin(self, work: Coroutine[object, object, None], name: str) -> None:
-        """Run `work` beside everything else; the agent owns it, and ends with it if it fails."""
-        self._own(work, name)
+        """Run `work` beside everything else. A fault in it is ours, is shown whole, and costs this one thing only."""
+        task = asyncio.create_task(work, name=name)
+        self._passing.add(task)
+        task.add_done_callback(self._passed)
+
+    def _passed(self, task: asyncio.Task[None]) -> None:
+        self._passing.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=fault)
 
     # --- effects ---------------------------------------------------------------------------------------------
 
@@ -221,7 +240,7 @@ class Agent:
         self._applied.put_nowait((effects, None))
 
     async def apply(self, effects: Effects) -> None:
-        """As `submit`, and wait until they are stored."""
+        """As `submit`, and wait until they are stored and their state is being said."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._applied.put_nowait((effects, done))
         await done
@@ -229,23 +248,21 @@ class Agent:
     async def _apply_for_ever(self) -> None:
         while True:
             effects, done = await self._applied.get()
-            try:
-                await self._apply(effects)
-            except sqlite3.Error as error:
-                # A full disk must not end power switching; what could not be stored is in the log.
-                log.exception("not stored: %s", effects)
-                if done is not None and not done.done():
-                    done.set_exception(AgentError(f"{self.settings.agent.state_dir}: cannot be written: {error}"))
-                continue
+            await self._apply(effects)
             if done is not None and not done.done():
                 done.set_result(None)
 
     async def _apply(self, effects: Effects) -> None:
         memories = {board: self.shelf.memory(board) for board in effects.changed}
         if effects.events or memories:
-            events = await self.outbox.append(
-                effects.events, datetime.now(UTC), also=lambda db: Memory.write_boards(db, memories)
-            )
+            try:
+                events = await self.outbox.append(
+                    effects.events, datetime.now(UTC), also=lambda db: Memory.write_boards(db, memories)
+                )
+            except sqlite3.Error:
+                # A full disk must end neither power switching nor the truth about power; only the events are lost.
+                log.exception("%s: cannot be written; not stored: %s", self.settings.agent.state_dir, effects)
+                events = []
             for event in events:
                 if event.board in self.shelf:
                     self.shelf.unit(event.board).seq = event.seq

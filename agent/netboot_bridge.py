@@ -60,7 +60,13 @@ def boards(settings: AgentSettings) -> list[NetbootBoard]:
 def _profile(name: str, table: ProfileTable, board: BoardTable | None) -> BootProfile:
     dtb = board.dtb if board is not None and board.dtb is not None else table.dtb
     return BootProfile(
-        name=name, arch=table.arch, kernel=table.kernel, initrd=table.initrd, dtb=dtb, cmdline=table.cmdline
+        name=name,
+        arch=table.arch,
+        kernel=table.kernel.absolute(),
+        initrd=None if table.initrd is None else table.initrd.absolute(),
+        dtb=None if dtb is None else dtb.absolute(),
+        cmdline=table.cmdline,
+        uboot_env=tuple(table.uboot_env.items()),
     )
 
 

@@ -49,6 +49,8 @@ class ProfileTable(Table):
     initrd: Path | None = None
     dtb: Path | None = None
     cmdline: str = ""
+    uboot_env: dict[str, str] = Field(default={})
+    """Variables that the boot script sets before it fetches the rest, as `tftpwindowsize = "16"`."""
 
     @field_validator("kernel", "initrd", "dtb")
     @classmethod

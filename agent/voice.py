@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 20
 """Events in flight at once: what Mosquitto's default max_inflight_messages takes without queueing."""
+PASSING_KEPT = 200
+"""Answers kept for a server that is away; whoever asked has given up by the time there are more."""
 REFUSED_PAUSE_S = 30.0
 """A server that refuses our messages (ACL) is asked again after this; the admin mends it meanwhile."""
 
@@ -42,8 +44,8 @@ class Voice:
         self._wake.set()
 
     def say(self, topic: str, payload: bytes) -> None:
-        """Publish once, unretained. While there is no connection the newest `BATCH` of these wait."""
-        self._passing = [*self._passing, (topic, payload)][-10 * BATCH :]
+        """Publish once, unretained. While there is no connection the newest `PASSING_KEPT` of these wait."""
+        self._passing = [*self._passing, (topic, payload)][-PASSING_KEPT:]
         self._wake.set()
 
     def event_stored(self) -> None:
@@ -102,7 +104,8 @@ class Voice:
             while await self._speak_state():
                 pass
             await self._publish(topic, payload, retain=False)
-            self._passing = self._passing[1:]
+            if self._passing and self._passing[0] == (topic, payload):
+                self._passing = self._passing[1:]
             spoke = True
         return spoke
 

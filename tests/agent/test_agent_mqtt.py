@@ -386,9 +386,9 @@ def test_a_board_registers_works_and_goes(bench: Bench) -> None:
     bench.publish("boardhand/board/pi/power/set", "on")
     heard.wait(result_of("pi"))
     bench.publish("boardhand/register", json.dumps({"mac": "52:54:00:00:00:01", "boot_id": "b1", "memory_mb": 512}))
+    heard.wait(lambda m: m["topic"] == "boardhand/board/pi/state" and m["payload"]["phase"] == "ready")
     answer = heard.wait(lambda m: m["topic"] == "boardhand/register/52-54-00-00-00-01")["payload"]
     assert (answer["ok"], answer["board"], answer["boot_id"]) == (True, "pi", "b1")
-    heard.wait(lambda m: m["topic"] == "boardhand/board/pi/state" and m["payload"]["phase"] == "ready")
     info = bench.listen("boardhand/board/pi/info").wait(lambda m: m["payload"].get("memory_mb") == 512)
     assert info["payload"]["macs"] == ["52:54:00:00:00:01"]
     for words, phase in (

@@ -1,0 +1,146 @@
+"""DHCP on one interface: the socket around `dhcp_policy`.
+
+The socket is bound to the interface by name, so that messages of other networks never arrive here. Answers to a client
+that has no address yet are broadcast even where the client would take a unicast: sending to an address that nobody
+answers ARP for needs a raw socket or a forged neighbour entry, and every client takes the broadcast too (RFC 2131
+section 4.1 allows it). Clients with an address get theirs as unicast.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+from netboot.dhcp_packet import DhcpPacketError, encode, parse
+from netboot.dhcp_policy import LIMITED_BROADCAST, DhcpPolicy, Reply
+from netboot.errors import NetbootStartError
+from netboot.events import DhcpSeen
+
+log = logging.getLogger(__name__)
+
+SERVER_PORT = 67
+_BATCH = 32  # messages per wake-up: a storm of them must not starve the rest of the loop
+_RECEIVE_BYTES = 2048
+_IP_PKTINFO = 8  # linux/in.h; the socket module names it only from Python 3.14 on
+_CLIENT_PORT_OFFSET = 1  # 67 -> 68; tests on high ports keep the distance
+_RECEIVE_BUFFER_BYTES = 1 << 20  # a whole shelf that powers up at once asks within milliseconds
+
+
+class DhcpStartError(NetbootStartError):
+    """The DHCP socket could not be opened; the message names interface and port and says what to do."""
+
+
+def open_socket(interface: str, port: int) -> socket.socket:
+    """A non-blocking UDP socket that hears only `interface`.
+
+    Raises:
+        DhcpStartError: no such interface, no permission, or the port is taken.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
+        sock.bind(("0.0.0.0", port))
+    except OSError as error:
+        sock.close()
+        raise DhcpStartError(
+            f"cannot serve DHCP on interface {interface}, port {port}: {error.strerror}; check that the interface "
+            "exists, that no other DHCP server runs on it, and that we have CAP_NET_BIND_SERVICE and CAP_NET_RAW",
+        ) from error
+    return sock
+
+
+class DhcpServer:
+    """Serves one interface from `start` to `stop`. `on_event` is called in the event loop and must not block."""
+
+    def __init__(
+        self,
+        policy: DhcpPolicy,
+        *,
+        interface: str,
+        server_address: IPv4Address,
+        on_event: Callable[[DhcpSeen], None],
+        clock: Callable[[], float],
+        port: int = SERVER_PORT,
+    ) -> None:
+        self._policy = policy
+        self._interface = interface
+        self._server_address = server_address
+        self._on_event = on_event
+        self._clock = clock
+        self._port = port
+        self._socket: socket.socket | None = None
+        self.counters: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Open the socket and listen. Must run in the event loop.
+
+        Raises:
+            DhcpStartError: as `open_socket`.
+        """
+        if self._socket is None:
+            self._socket = open_socket(self._interface, self._port)
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._readable)
+
+    def stop(self) -> None:
+        """Close the socket. May be called twice."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    def _readable(self) -> None:
+        for _ in range(_BATCH):
+            if self._socket is None:
+                return
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # The interface went away or down; the socket stays and works again when it is back.
+                self._count("dhcp_receive_errors", "cannot receive on %s: %s", self._interface, error)
+                return
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        self.counters["dhcp_received"] += 1
+        try:
+            packet = parse(data)
+        except DhcpPacketError as error:
+            self._count("dhcp_malformed", "a malformed DHCP message on %s: %s", self._interface, error)
+            return
+        decision = self._policy.handle(packet, self._interface, self._clock())
+        for reply in decision.replies:
+            self._send(reply)
+        for event in decision.events:
+            self._on_event(event)
+
+    def _send(self, reply: Reply) -> None:
+        if self._socket is None:
+            return
+        destination = reply.destination if reply.client_has_address else LIMITED_BROADCAST
+        # The source must be the address that stands in option 54, also where the interface has several.
+        packet_info = struct.pack("=I4s4s", 0, self._server_address.packed, bytes(4))
+        try:
+            self._socket.sendmsg(
+                [encode(reply.packet)],
+                [(socket.IPPROTO_IP, _IP_PKTINFO, packet_info)],
+                0,
+                (str(destination), self._port + _CLIENT_PORT_OFFSET),
+            )
+        except OSError as error:
+            self._count("dhcp_send_errors", "cannot answer on %s to %s: %s", self._interface, destination, error)
+        else:
+            self.counters["dhcp_answered"] += 1
+
+    def _count(self, counter: str, message: str, *details: object) -> None:
+        """Count an oddity; the first of its kind is a warning, the rest are for debugging."""
+        self.counters[counter] += 1
+        log.log(logging.WARNING if self.counters[counter] == 1 else logging.DEBUG, message, *details)

@@ -1,0 +1,24 @@
+"""What the parent tells the worker at its start."""
+
+
+class WorkerSettings:
+    """What the parent's `config` says. Unknown keys are ignored; a missing one takes the default here."""
+
+    def __init__(self, line: dict[str, object]) -> None:
+        found = line.get("config")
+        config = found if isinstance(found, dict) else {}
+
+        def number(key: str, default: int) -> int:
+            value = config.get(key, default)
+            return value if isinstance(value, int) else default
+
+        interface = config.get("interface")
+        self.interface = interface if isinstance(interface, str) and interface else None
+        self.address = str(config.get("address", "0.0.0.0"))
+        self.port = number("port", 69)
+        self.mtu_bytes = number("mtu_bytes", 1500)
+        self.max_window = number("max_window", 16)
+        self.max_transfers = number("max_transfers", 256)
+        self.max_per_client = number("max_per_client", 8)
+        first = line.get("first", 1)
+        self.first_number = first if isinstance(first, int) else 1

@@ -1,0 +1,555 @@
+"""The worker, packet by packet: the checklist of facts/tftp.md section 7, and its life with its parent."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netboot.tftp_process import SendFile, TftpProcess, TftpStartError, WorkerConfig, worker_command
+
+DATA, ERROR, OACK = 3, 5, 6
+
+
+async def call(function, *arguments, **named):
+    """Run blocking client code beside the loop that answers the worker."""
+    return await asyncio.to_thread(function, *arguments, **named)
+
+
+async def until(condition, within_s=10.0):
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_lockstep_without_options(farm, raw_client):
+    farm.files["f"] = b"x" * 600
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("f")
+        assert client.receive() == (DATA, 1, b"x" * 512)
+        client.ack(1)
+        assert client.receive() == (DATA, 2, b"x" * 88)
+        client.ack(2)
+
+    await call(talk)
+    await until(lambda: farm.done)
+    assert farm.done[0].ok
+    assert farm.done[0].size_bytes == 600
+    assert client.peer[1] != farm.port  # a TID of its own
+
+
+async def test_options_in_the_order_asked(farm, raw_client):
+    farm.files["f"] = b"x" * 5000
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("f", "TSIZE", 0, "nonsense", 5, "timeout", 5, "blksize", 9000, "windowsize", 64)
+        opcode, options = client.receive()
+        assert opcode == OACK
+        expected = {"tsize": "5000", "timeout": "5", "blksize": "1468", "windowsize": "16"}
+        assert list(options.items()) == list(expected.items())
+        client.ack(0)
+        assert [client.receive()[1] for _ in range(4)] == [1, 2, 3, 4]
+        client.ack(4)
+
+    await call(talk)
+    await until(lambda: farm.done)
+    assert farm.done[0].ok
+
+
+async def test_duplicate_acks_get_no_data(farm, raw_client):
+    farm.files["f"] = b"x" * 5000
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("f")
+        client.receive()
+        for _ in range(4):
+            client.ack(1)
+        first = client.receive()
+        assert first[:2] == (DATA, 2)
+        client.ack(2)  # before the timer: anything more of block 2 would come from the copies
+        assert client.receive()[:2] == (DATA, 3)
+        client.error()
+        assert client.silent(0.6)
+
+    await call(talk)
+
+
+async def test_lost_data_comes_again_soon(farm, raw_client):
+    farm.files["f"] = b"x" * 600
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("f")
+        assert client.receive()[:2] == (DATA, 1)
+        assert client.receive(1.0)[:2] == (DATA, 1)
+        client.ack(1)
+        assert client.receive()[:2] == (DATA, 2)
+        client.ack(9)  # of the future
+        client.sock.sendto(b"\0\3\0\1", client.peer)
+        client.sock.sendto(b"", client.peer)
+        client.ack(2)
+
+    await call(talk)
+    await until(lambda: farm.done)
+    assert farm.done[0].ok
+
+
+async def test_window_restarts_after_a_gap(farm, raw_client):
+    farm.files["f"] = os.urandom(512 * 20)
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("f", "windowsize", 4)
+        assert client.receive() == (OACK, {"windowsize": "4"})
+        client.ack(0)
+        assert [client.receive()[1] for _ in range(4)] == [1, 2, 3, 4]
+        client.ack(2)
+        assert [client.receive()[1] for _ in range(4)] == [3, 4, 5, 6]
+        client.error()
+
+    await call(talk)
+
+
+async def test_rollover_to_0(farm, raw_client):
+    data = os.urandom(8 * 65600 + 3)
+    farm.add_file("big", data)
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("big", "blksize", 8, "windowsize", 16)
+        assert client.receive()[0] == OACK
+        client.ack(0)
+        received, expected = bytearray(), 1
+        while True:
+            _, number, block = client.receive()
+            if number != expected % 65536:
+                continue
+            received += block
+            if len(block) < 8 or expected % 16 == 0:
+                client.ack(number)
+            expected += 1
+            if len(block) < 8:
+                return bytes(received)
+
+    assert await call(talk) == data
+
+
+async def test_foreign_tid_does_not_disturb(farm, raw_client):
+    farm.files["f"] = b"x" * 600
+    client, foreigner = raw_client(farm.port), raw_client(farm.port)
+
+    def talk():
+        client.ask("f")
+        client.receive()
+        foreigner.peer = client.peer
+        foreigner.ack(1)
+        foreigner.error()
+        assert foreigner.silent(0.2)
+        client.ack(1)
+        while client.receive()[1] != 2:
+            pass
+        client.ack(2)
+
+    await call(talk)
+    await until(lambda: farm.done)
+    assert farm.done[0].ok
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0", b"\0\3\0\1data", b"\0\4\0\0", b"\0\5\0\0error\0", b"\0\6blksize\x008\0", b"\0\7x\0octet\0",
+     b"\0\1\0\0", b"\0\1x\0", b"\0\1" + b"x" * 2000 + b"\0octet\0", os.urandom(100)],
+)  # fmt: skip
+async def test_the_port_answers_only_requests(farm, raw_client, data):
+    farm.files["f"] = b"x"
+    client = raw_client(farm.port)
+
+    def talk():
+        client.raw(data)
+        assert client.silent(0.15)
+        client.ask("f")
+        assert client.receive() == (DATA, 1, b"x")
+        client.ack(1)
+
+    await call(talk)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"path": "f", "opcode": 2}, 2),
+        ({"path": "f", "mode": "mail"}, 4),
+        ({"path": "f", "mode": "binary"}, 4),
+        ({"path": "missing"}, 1),
+    ],
+)
+async def test_refusals(farm, raw_client, arguments, code):
+    farm.files["f"] = b"x"
+    client = raw_client(farm.port)
+    client.ask(**arguments)
+    opcode, number, text = await call(client.receive)
+    assert (opcode, number) == (ERROR, code)
+    assert text.endswith(b"\0")
+    assert farm.files == {"f": b"x"}
+    if code != 1:
+        await until(lambda: farm.refused)
+        assert farm.refused[0].path == "f"
+
+
+async def test_mode_is_case_insensitive_and_netascii_is_right(farm, raw_client):
+    farm.add_file("text", b"one\ntwo\rthree\r\n")
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("text", "tsize", 0, mode="NetASCII")
+        expected = b"one\r\ntwo\r\0three\r\0\r\n"
+        assert client.receive() == (OACK, {"tsize": str(len(expected))})
+        client.ack(0)
+        assert client.receive() == (DATA, 1, expected)
+        client.ack(1)
+
+    await call(talk)
+
+
+async def test_size_probe_frees_at_once_and_the_port_serves_again(farm, raw_client):
+    farm.files["f"] = b"x" * 600
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("f", "tsize", 0)
+        assert client.receive() == (OACK, {"tsize": "600"})
+        first = client.peer
+        client.error(8, "User aborted the transfer")
+        client.ask("f", "blksize", 1024)
+        assert client.receive() == (OACK, {"blksize": "1024"})
+        assert client.peer != first
+        client.ack(0)
+        assert len(client.receive()[2]) == 600
+        client.ack(1)
+
+    await call(talk)
+    await until(lambda: len(farm.done) == 2)
+    assert [done.ok for done in farm.done] == [False, True]
+    assert "User aborted" in farm.done[0].reason
+
+
+async def test_repeated_request_is_one_transfer(farm, raw_client):
+    farm.files["f"] = b"x" * 600
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("f")
+        client.ask("f")
+        assert client.receive()[:2] == (DATA, 1)
+        first = client.peer
+        client.ask("f")
+        client.ack(1)
+        while client.receive()[1] != 2:
+            assert client.peer == first
+        client.ack(2)
+        assert client.silent(0.3)
+
+    await call(talk)
+    await until(lambda: farm.done)
+    assert len(farm.asked) == 1
+
+
+async def test_another_request_from_the_same_port_is_a_new_transfer(farm, raw_client):
+    """U-Boot uses its source port again for the next file."""
+    farm.files["a"], farm.files["b"] = b"a" * 600, b"b" * 10
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("a")
+        assert client.receive() == (DATA, 1, b"a" * 512)
+        client.ask("b")
+        while (got := client.receive()) != (DATA, 1, b"b" * 10):
+            assert got[2][:1] == b"a"
+        client.ack(1)
+
+    await call(talk)
+    await until(lambda: len(farm.done) == 2)
+    assert {done.number: done.ok for done in farm.done} == {1: False, 2: True}
+
+
+async def test_the_same_file_again_after_the_end(farm, raw_client):
+    farm.files["f"] = b"x"
+    client = raw_client(farm.port)
+
+    def talk():
+        for _ in range(3):
+            client.ask("f")
+            assert client.receive() == (DATA, 1, b"x")
+            client.ack(1)
+
+    await call(talk)
+    await until(lambda: len(farm.done) == 3)
+    assert all(done.ok for done in farm.done)
+
+
+async def test_answers_come_from_the_address_that_was_asked(make_farm, raw_client):
+    farm = await make_farm(address="0.0.0.0")
+    farm.files["f"] = b"x"
+    for host in ("127.0.0.1", "127.0.0.2", "127.1.2.3"):
+        client = raw_client(farm.port, host=host)
+        client.ask("f")
+        await call(client.receive)
+        assert client.peer[0] == host
+        client.ack(1)
+        client.ask("missing")
+        await call(client.receive)
+        assert client.peer[0] == host
+
+
+async def test_unsafe_files_are_refused(farm, raw_client, tmp_path):
+    (tmp_path / "root").mkdir()
+    farm.add_file("secret", b"secret")
+    (tmp_path / "root" / "link").symlink_to("../secret")
+    for name, target, code in (
+        ("link", tmp_path / "root" / "link", 2),
+        ("folder", tmp_path / "root", 2),
+        ("gone", tmp_path / "root" / "gone", 1),
+        ("rootless", tmp_path / "nothing" / "x", 1),
+    ):
+        farm.files[name] = SendFile(target)
+        client = raw_client(farm.port)
+        client.ask(name)
+        opcode, number, _ = await call(client.receive)
+        assert (name, opcode, number) == (name, ERROR, code)
+    await until(lambda: len(farm.done) == 4)
+    assert not any(done.ok or done.begun for done in farm.done)
+    assert farm.process.counters["unsafe_paths"] == 2
+
+
+async def test_a_file_that_is_replaced_is_sent_anew_and_one_that_shrinks_ends(farm, raw_client, tmp_path):
+    path = farm.add_file("f", b"a" * 200_000)
+    client = raw_client(farm.port)
+
+    def talk():
+        client.ask("f", "blksize", 1024)
+        client.receive()
+        client.ack(0)
+        client.receive()
+        path.write_bytes(b"short")  # in place, as `cp` does it
+        number = 1
+        while True:
+            client.ack(number)
+            opcode, number, text = client.receive()
+            if opcode == ERROR:
+                return text
+
+    assert b"shorter" in await call(talk)
+    new = tmp_path / "new"
+    new.write_bytes(b"new")
+    new.rename(path)
+    other = raw_client(farm.port)
+    other.ask("f")
+    assert await call(other.receive) == (DATA, 1, b"new")
+    other.ack(1)
+
+
+async def test_transfers_beyond_the_limit_wait(make_farm, raw_client):
+    farm = await make_farm(max_transfers=2)
+    farm.files["f"] = b"x" * 600
+    clients = [raw_client(farm.port) for _ in range(4)]
+    for client in clients:
+        client.ask("f")
+
+    def finish(client):
+        while (number := client.receive()[1]) != 2:
+            client.ack(number)
+        client.ack(2)
+
+    await asyncio.gather(*(call(finish, client) for client in clients))
+    await until(lambda: len(farm.done) == 4)
+    assert all(done.ok for done in farm.done)
+
+
+async def test_one_client_cannot_take_all(make_farm, raw_client):
+    farm = await make_farm(max_per_client=2)
+    farm.files["f"] = b"x" * 600
+    clients = [raw_client(farm.port) for _ in range(3)]
+    for client in clients[:2]:
+        client.ask("f")
+        await call(client.receive)
+    clients[2].ask("f")
+    assert await call(clients[2].silent, 0.3)
+    clients[0].error()
+    await until(lambda: farm.done)
+    clients[2].ask("f")
+    assert (await call(clients[2].receive))[:2] == (DATA, 1)
+
+
+async def test_a_client_that_goes_away_frees_its_place(farm, raw_client):
+    farm.files["f"] = b"x" * 600
+    client = raw_client(farm.port)
+    client.ask("f")
+    await call(client.receive)
+    client.close()
+    await until(lambda: farm.done, 3)  # the closed port tells, long before the timer would give up
+    assert not farm.done[0].ok
+
+
+async def test_forged_requests_do_not_make_it_a_reflector(farm, raw_client):
+    client = raw_client(farm.port)
+
+    def talk():
+        for _ in range(300):
+            client.ask("f", opcode=2)
+        answers = 0
+        while not client.silent(0.4):
+            answers += 1
+        return answers
+
+    assert await call(talk) <= 100
+
+
+async def test_worker_starts_again_after_a_kill(farm, raw_client):
+    farm.files["f"] = b"x" * 600
+    client = raw_client(farm.port)
+    client.ask("f")
+    await call(client.receive)
+    old = farm.process.pid
+    os.kill(old, signal.SIGKILL)
+    await until(lambda: farm.process.pid not in {None, old})
+    assert farm.done[0].reason == "the TFTP worker ended"
+
+    def talk():
+        fresh = raw_client(farm.port)
+        for _ in range(50):  # as a boot loader does while the port is closed
+            fresh.ask("f")
+            try:
+                fresh.receive(0.2)
+            except (TimeoutError, ConnectionRefusedError):
+                continue
+            return True
+        return False
+
+    assert await call(talk)
+    assert farm.process.restarts == 1
+    assert farm.asked[-1].number > 1 << 32
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("print('no json')", "cannot read"),
+        ("print('[]')", "cannot read"),
+        ("print('{\"ask\": 1}')", "cannot read"),
+        ("print('x' * 3000000)", "cannot read"),
+        ("raise SystemExit(7)", "exit code 7"),
+        ("import sys; sys.stdin.close(); sys.stdout.close()", "exit code 0"),
+    ],
+)
+async def test_a_worker_that_cannot_start_is_told(farm, monkeypatch, program, words):
+    import netboot.tftp_process as module
+
+    monkeypatch.setattr(module, "worker_command", lambda: ([sys.executable, "-c", program], {}))
+    second = TftpProcess(
+        WorkerConfig(address="127.0.0.1", port=0),
+        answer=farm.answer,
+        on_done=farm.done.append,
+        on_refusal=farm.refused.append,
+    )
+    with pytest.raises(TftpStartError, match=words):
+        await second.start()
+    assert second.pid is None
+
+
+async def test_port_in_use_is_told(farm, tmp_path):
+    second = TftpProcess(
+        WorkerConfig(address="127.0.0.1", port=farm.port),
+        answer=farm.answer,
+        on_done=farm.done.append,
+        on_refusal=farm.refused.append,
+    )
+    with pytest.raises(TftpStartError, match=f"127.0.0.1 port {farm.port}.*in use"):
+        await second.start()
+    assert second.pid is None
+
+
+async def test_an_answer_that_fails_does_not_stop_others(farm, raw_client):
+    farm.files["f"] = b"x"
+    good = farm.answer
+
+    async def bad(question):
+        if question.path == "bad":
+            raise RuntimeError("a bug")
+        return await good(question)
+
+    farm.process._answer = bad
+    client = raw_client(farm.port)
+    client.ask("bad")
+    assert (await call(client.receive))[:2] == (ERROR, 0)
+    client.ask("f")
+    assert (await call(client.receive)) == (DATA, 1, b"x")
+
+
+async def test_the_worker_inherits_nothing(farm):
+    pid = farm.process.pid
+    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    assert {entry.partition(b"=")[0] for entry in environment if entry} <= {b"PYTHONPATH", b"LC_CTYPE"}
+    links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    kinds = [link.partition(":")[0] for link in links]
+    assert len(links) == 5, links  # three to the parent, the port, epoll
+    assert kinds.count("anon_inode") == 1
+    modules = subprocess.run(
+        [*worker_command()[0][:3], "-c", "import sys, netboot.tftp_worker; print(*sys.modules)"],
+        env=worker_command()[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout.split()
+    assert not {"asyncio", "pydantic", "logging", "dataclasses", "pathlib", "inspect"} & set(modules)
+
+
+def spawn(config):
+    command, environment = worker_command()
+    child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdin.write(json.dumps({"config": config}).encode() + b"\n")
+    child.stdin.flush()
+    return child
+
+
+@pytest.mark.parametrize("goodbye", ["close", "nonsense"])
+def test_the_worker_ends_with_its_parent(goodbye):
+    child = spawn({"address": "127.0.0.1", "port": 0})
+    try:
+        assert b"ready" in child.stdout.readline()
+        if goodbye == "nonsense":
+            child.stdin.write(b"no json\n")
+        child.stdin.close()
+        assert child.wait(5) == 0
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def test_a_silent_parent_costs_no_memory_and_no_life():
+    """The parent reads nothing: questions are dropped when the pipe is full, and the worker still ends with it."""
+    child = spawn({"address": "127.0.0.1", "port": 0, "max_per_client": 10**6, "max_transfers": 10**6})
+    try:
+        port = json.loads(child.stdout.readline())["ready"]
+        packet = struct.pack("!H", 1) + b"n" * 900 + b"\0octet\0"
+        for _ in range(8):
+            for _ in range(100):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                    sock.sendto(packet, ("127.0.0.1", port))
+        child.stdin.close()
+        assert child.wait(10) == 0
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
