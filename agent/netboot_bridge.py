@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from agent.life import LifeEvent
-from agent.settings import AgentSettings, BoardTable, ProfileTable
+from agent.settings import AgentSettings
 from netboot.events import DhcpSeen, FileFailed, FileRefused, FileRequested, FileSent, NetbootEvent
-from netboot.profile import BootProfile
 from netboot.server import NetbootBoard, NetbootConfig
 
 
@@ -32,7 +31,7 @@ def config(settings: AgentSettings) -> NetbootConfig | None:
         pool=table.pool,
         mqtt_for_boards=table.mqtt_for_boards,
         prefix=settings.mqtt.prefix,
-        joining_profile=None if joining is None else _profile(table.joining_profile or "", joining, None),
+        joining_profile=None if joining is None else joining.boot_profile(table.joining_profile or ""),
         dhcp_port=table.dhcp_port,
         tftp_port=table.tftp_port,
         lease_s=table.lease_s,
@@ -50,24 +49,11 @@ def boards(settings: AgentSettings) -> list[NetbootBoard]:
                 board=name,
                 macs=tuple(board.macs),
                 address=board.address,
-                profile=_profile(board.profile, settings.profiles[board.profile], board),
+                profile=settings.profiles[board.profile].boot_profile(board.profile, dtb=board.dtb),
                 uuid=board.uuid,
             )
         )
     return found
-
-
-def _profile(name: str, table: ProfileTable, board: BoardTable | None) -> BootProfile:
-    dtb = board.dtb if board is not None and board.dtb is not None else table.dtb
-    return BootProfile(
-        name=name,
-        arch=table.arch,
-        kernel=table.kernel.absolute(),
-        initrd=None if table.initrd is None else table.initrd.absolute(),
-        dtb=None if dtb is None else dtb.absolute(),
-        cmdline=table.cmdline,
-        uboot_env=tuple(table.uboot_env.items()),
-    )
 
 
 def heard(event: NetbootEvent) -> Heard | None:

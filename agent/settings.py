@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from agent.power.settings import BoardFeed, ControllerSettings
 from daemon.mqtt_settings import MqttSettings
 from daemon.settings_file import FileSettings, load_settings
+from netboot.profile import BootProfile
 from wire.names import Id, Mac
 from wire.payloads import Label
 
@@ -58,6 +59,23 @@ class ProfileTable(Table):
         if path is not None and not path.is_file():
             raise ValueError(f"{path} is not there, or is no file")
         return path
+
+    def boot_profile(self, name: str, *, dtb: Path | None = None) -> BootProfile:
+        """The profile as netboot takes it, with a board's own `dtb` in place of its own.
+
+        Raises:
+            ValueError: netboot cannot serve it; the message names the profile and what is wrong.
+        """
+        own_dtb = dtb or self.dtb
+        return BootProfile(
+            name=name,
+            arch=self.arch,
+            kernel=self.kernel.absolute(),
+            initrd=None if self.initrd is None else self.initrd.absolute(),
+            dtb=None if own_dtb is None else own_dtb.absolute(),
+            cmdline=self.cmdline,
+            uboot_env=tuple(self.uboot_env.items()),
+        )
 
 
 class NetbootTable(Table):
@@ -135,6 +153,7 @@ def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     """What is right alone and wrong together, with the key to change."""
     yield from _feeds_fit(settings)
     yield from _identities_differ(settings)
+    yield from _profiles_serve(settings)
     yield from _netboot_fits(settings)
 
 
@@ -167,6 +186,14 @@ def _identities_differ(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
                 owner = addresses[board.address]
                 yield ("boards", name, "address"), f"{board.address} is already the address of board {owner}"
             addresses[board.address] = name
+
+
+def _profiles_serve(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
+    for name, profile in settings.profiles.items():
+        try:
+            profile.boot_profile(name)
+        except ValueError as error:
+            yield ("profiles", name), str(error)
 
 
 def _netboot_fits(settings: AgentSettings) -> Iterator[tuple[Key, str]]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,12 @@ class Will:
 
     topic: str
     payload: bytes
+
+
+def _send_at_once(_client: paho.Client, _data: object, connection: object) -> None:
+    """Without this, Nagle's algorithm and delayed acknowledgements hold every answer for 40 ms (measured)."""
+    if isinstance(connection, socket.socket):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class MqttLink:
@@ -253,6 +260,7 @@ class MqttLink:
             client.tls_set_context(context)
         if self._will is not None:
             client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        client.on_socket_open = _send_at_once
         client.on_connect = self._paho_connected
         client.on_disconnect = self._paho_disconnected
         client.on_subscribe = self._paho_subscribed

@@ -69,6 +69,11 @@ def test_a_good_file(tmp_path: Path) -> None:
         ('macs = ["52:54:00:77:00:01"]', 'macs = ["x"]', ":24: boards.pi.macs.0: 'x' is not a MAC"),
         ('macs = ["52:54:00:77:00:01"]\n', "", ":22: boards.pi: a board with a profile needs macs"),
         ("vmlinuz", "nolinuz", "nolinuz is not there, or is no file"),
+        (
+            "[profiles.debian]",
+            '[profiles.debian]\ncmdline = "a\\nb"',
+            "profiles.debian: profile debian: cmdline must be",
+        ),
         ("[boards.bone]", "[boards.Bone]", "boards.Bone"),
         ('name = "lab"', "", ":1: agent.name: Field required"),
         ('pool = ["10.77.0.100", "10.77.0.150"]', 'joining = "open"', "joining = open needs pool and joining_profile"),
