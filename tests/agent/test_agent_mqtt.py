@@ -24,6 +24,7 @@ import pathlib, sys, time
 folder, outlet, verb = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 state = folder / outlet
 if (folder / "slow").exists() and verb != "state":
+    (folder / "begun").touch()
     time.sleep(float((folder / "slow").read_text()))
 if verb == "state":
     print(state.read_text() if state.exists() else "off")
@@ -336,8 +337,11 @@ def test_a_command_cut_short_by_kill_9_is_answered_with_the_truth(bench: Bench) 
     bench.publish("boardhand/board/pi/power/set", '{"power":"on","id":"cut"}')
     heard.wait(lambda m: m["topic"] == "boardhand/board/pi/state" and m["payload"].get("target") == "on")
     # The command is on disk when the target is told; the slow outlet is being waited for.
+    end = time.monotonic() + DEADLINE_S
+    while not (bench.outlets / "begun").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
     bench.end(signal.SIGKILL)
-    (bench.outlets / "slow").unlink()
     bench.start()
     result = heard.wait(result_of("pi", "cut"))["payload"]
     assert (result["ok"], result["error"]["kind"], result["power"]) == (False, "interrupted", "off")

@@ -1,0 +1,1 @@
+"""The work broker of a farm: jobs, matching, leases and sleep."""

@@ -1,0 +1,215 @@
+"""Requests on `broker/request/<verb>`: what they mean, and their answers. No I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+
+from broker.happenings import Cancel, PowerAsked, Submit
+from broker.job_spec import JobSpecError, parse_job
+from wire.names import Id
+from wire.payloads import (
+    MAX_PAYLOAD_BYTES,
+    ErrorInfo,
+    Payload,
+    PayloadError,
+    Request,
+    Response,
+    ShortText,
+    Transaction,
+    WorkOffer,
+    decode,
+    encode,
+)
+from wire.phases import ErrorKind, JobState, PowerAction
+
+# Room for the envelope; well below `MAX_PAYLOAD_BYTES`, so that every MQTT server passes it on.
+MAX_ANSWER_BYTES = 190_000
+# The offer's own keys, beside the steps and the environment.
+OFFER_ROOM_BYTES = 2048
+MOST_LISTED = 1000
+
+
+class _Submit(Payload):
+    yaml: str
+
+
+class _Jobs(Payload):
+    limit: int = Field(default=50, ge=1, le=MOST_LISTED)
+    state: ShortText | None = None
+    before: Id | None = None
+
+
+class _OfJob(Payload):
+    job: Id
+
+
+class _Logs(Payload):
+    job: Id
+    from_chunk: int = Field(default=0, ge=0, le=2**53)
+    limit: int = Field(default=200, ge=1, le=MOST_LISTED)
+
+
+class _Boards(Payload):
+    limit: int = Field(default=MOST_LISTED, ge=1, le=MOST_LISTED)
+    after: Id | None = None
+
+
+class _OfBoard(Payload):
+    board: Id
+
+
+@dataclass(frozen=True, slots=True)
+class AskJobs:
+    tag: str
+    limit: int
+    state: JobState | None
+    before: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskJob:
+    tag: str
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskLogs:
+    tag: str
+    job: str
+    from_chunk: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskBoards:
+    tag: str
+    limit: int
+    after: str | None
+
+
+Question = AskJobs | AskJob | AskLogs | AskBoards
+"""Changes nothing; asked again it is answered anew."""
+Order = Submit | Cancel | PowerAsked
+"""Changes something; done once per transaction."""
+
+
+class RequestError(Exception):
+    """A request that cannot be taken. `transaction` is the request's where it could be read."""
+
+    def __init__(self, transaction: str | None, kind: ErrorKind, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.transaction = transaction
+        self.info = ErrorInfo(kind=kind, message=message[:4096], key=key[:256] if key else None)
+
+
+class _OnlyTransaction(Payload):
+    transaction: Transaction
+
+
+D = TypeVar("D", bound=Payload)
+
+
+def read_request(verb: str, payload: bytes, now: datetime) -> Question | Order:
+    """What a request asks for; its `tag` is the transaction.
+
+    Raises:
+        RequestError: it cannot be read, came too late, or asks for something that is not there.
+    """
+    try:
+        request = decode(Request, payload)
+    except PayloadError as error:
+        raise RequestError(_transaction_of(payload), ErrorKind.BAD_REQUEST, str(error), error.key) from None
+    if request.expires is not None and request.expires <= now:
+        late_s = (now - request.expires).total_seconds()
+        raise RequestError(request.transaction, ErrorKind.EXPIRED, f"it expired {late_s:.1f} s ago: send it again")
+    try:
+        return _meaning(verb, request)
+    except JobSpecError as error:
+        key = f"data.yaml:{error.key}" if error.key else "data.yaml"
+        raise RequestError(request.transaction, ErrorKind.BAD_REQUEST, str(error), key) from None
+
+
+def _transaction_of(payload: bytes) -> str | None:
+    try:
+        return decode(_OnlyTransaction, payload).transaction
+    except PayloadError:
+        return None
+
+
+def _data(model: type[D], request: Request) -> D:
+    try:
+        return model.model_validate(request.data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        key = ".".join(("data", *map(str, first["loc"])))
+        raise RequestError(request.transaction, ErrorKind.BAD_REQUEST, f"{key}: {first['msg']}", key) from None
+
+
+def _meaning(verb: str, request: Request) -> Question | Order:  # noqa: PLR0911  # a table of verbs
+    tag = request.transaction
+    match verb:
+        case "submit":
+            return _submit(request)
+        case "cancel":
+            return Cancel(tag, _data(_OfJob, request).job)
+        case "sleep" | "wake":
+            power = PowerAction.OFF if verb == "sleep" else PowerAction.ON
+            return PowerAsked(tag, _data(_OfBoard, request).board, power)
+        case "jobs":
+            jobs = _data(_Jobs, request)
+            return AskJobs(tag, jobs.limit, _job_state(jobs.state, request), jobs.before)
+        case "job":
+            return AskJob(tag, _data(_OfJob, request).job)
+        case "logs":
+            logs = _data(_Logs, request)
+            return AskLogs(tag, logs.job, logs.from_chunk, logs.limit)
+        case "boards":
+            boards = _data(_Boards, request)
+            return AskBoards(tag, boards.limit, boards.after)
+        case _:
+            known = "submit, cancel, jobs, job, logs, boards, sleep, wake"
+            raise RequestError(tag, ErrorKind.NOT_FOUND, f"the broker knows no {verb!r}; it knows {known}")
+
+
+def _submit(request: Request) -> Submit:
+    spec = parse_job(_data(_Submit, request).yaml)
+    offer = WorkOffer(
+        job="job-1",
+        token=1,
+        expires=datetime.fromisoformat("2000-01-01T00:00:00+00:00"),
+        name=spec.name,
+        steps=spec.wire_steps(),
+        env=dict(spec.env),
+    )
+    size, room = len(encode(offer)), MAX_PAYLOAD_BYTES - OFFER_ROOM_BYTES
+    if size > room:
+        raise JobSpecError("steps", None, f"the job makes an offer of {size} bytes, and {room} can be sent")
+    return Submit(request.transaction, spec)
+
+
+def _job_state(text: str | None, request: Request) -> JobState | None:
+    try:
+        return JobState(text) if text is not None else None
+    except ValueError:
+        known = ", ".join(JobState)
+        message = f"data.state: {text!r} is no state of a job; known are {known}"
+        raise RequestError(request.transaction, ErrorKind.BAD_REQUEST, message, "data.state") from None
+
+
+def response(transaction: str | None, data: dict[str, object], error: ErrorInfo | None = None) -> bytes:
+    """An answer as it goes out."""
+    return encode(Response(transaction=transaction, ok=error is None, data=data, error=error))
+
+
+def what_fits(items: Sequence[Payload], room_bytes: int = MAX_ANSWER_BYTES) -> list[dict[str, object]]:
+    """As many of the first items, as JSON objects, as one answer can hold; at least one where there is one."""
+    fitting: list[dict[str, object]] = []
+    for item in items:
+        room_bytes -= len(encode(item)) + 1
+        if room_bytes < 0 and fitting:
+            break
+        fitting.append(item.model_dump(mode="json", exclude_none=True))
+    return fitting
