@@ -37,8 +37,7 @@ bench: packages-test $(VENV)/.installed
 	done
 
 docs: $(VENV)/.installed
-	@$(RUN) -m wire.asyncapi >docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json
-	@echo "docs: docs/asyncapi.json"
+	@$(RUN) docs/render.py
 
 clean:
 	@rm -rf $(VENV) .cache .coverage htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

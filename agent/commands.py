@@ -44,6 +44,12 @@ class CommandDesk:
             log.warning("%s", verdict.error.message)
             self._refuse(board, verdict.id, None, verdict.error)
             return
+        if self._agent.stopping:
+            error = ErrorInfo(
+                kind=ErrorKind.BUSY, message=f"board {board}: the agent is being stopped; try again later"
+            )
+            self._refuse(board, verdict.id, verdict.power, error)
+            return
         if self._waiting.get(board, 0) >= MAX_WAITING_PER_BOARD:
             error = ErrorInfo(
                 kind=ErrorKind.BUSY, message=f"board {board}: {MAX_WAITING_PER_BOARD} commands wait already; try later"

@@ -41,6 +41,11 @@ from wire.topics import Topics
 log = logging.getLogger(__name__)
 
 SECRETS_FACT = "boot_secrets"
+STOP_GRACE_S = 12.0
+"""A cycle that is cut short leaves a board off until somebody looks; `boardhand up` and systemd give us longer."""
+LAST_WORDS_S = 2.0
+"""For answers and events on a clean stop; events that are not said wait on disk."""
+POWER_TASK = "power-"
 NO_DEADLINE_S = 3600.0
 """How long the deadline task sleeps when no board is coming up; a change of any board wakes it."""
 
@@ -68,6 +73,7 @@ class Agent:
         self._deadlines_changed = asyncio.Event()
         self.netboot: NetbootServer | None = None
         self.session = 0
+        self.stopping = False
         self._restored = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -202,13 +208,20 @@ class Agent:
             stopped.cancel()
 
     async def _stop(self) -> None:
-        if hasattr(self, "link"):
-            state = encode(self._state(Presence.OFFLINE))
-            await self.link.stop([Message(self.topics.agent_state(self.name), state, retain=True)])
+        """Let power commands that are under way come to their end, say offline, let go of everything."""
+        self.stopping = True
+        commands = [task for task in self._passing if task.get_name().startswith(POWER_TASK)]
+        if commands:
+            await asyncio.wait(commands, timeout=STOP_GRACE_S)
+        if hasattr(self, "link") and self.link.connected:
+            await self.voice.finish(LAST_WORDS_S)
         tasks = [*self._lasting, *self._passing]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if hasattr(self, "link"):
+            state = encode(self._state(Presence.OFFLINE))
+            await self.link.stop([Message(self.topics.agent_state(self.name), state, retain=True)])
         if self.netboot is not None:
             await self.netboot.stop()
         if hasattr(self, "power"):
@@ -334,7 +347,9 @@ class Agent:
         self.voice.retain(self.topics.agent_info(self.name), encode(info))
 
     def reassert(self) -> None:
-        """Somebody says that we are lost, or another session of ours: say what is."""
+        """Somebody says that we are lost, or another session of ours: say what is. Our own goodbye is heard too."""
+        if self.stopping:
+            return
         self.voice.again([self.topics.agent_state(self.name)])
 
 

@@ -168,7 +168,7 @@ def mermaid() -> str:
     everywhere = {LifeEvent.FAULT.value, LifeEvent.MAINTENANCE_ON.value}
     for (old, new), events in arrows.items():
         shown = [event for event in events if event not in everywhere]
-        if shown:
+        if shown and old is not new:
             lines.append(f"    {old} --> {new}: {', '.join(shown)}")
     lines.append("    note right of fault: from every phase that is not maintenance, when a fault is found")
     lines.append("    note right of maintenance: from every phase, when a person says so")

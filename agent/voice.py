@@ -5,6 +5,7 @@ retained messages has them back. Events come from the outbox in order and are fo
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -34,6 +35,7 @@ class Voice:
         self._passing: list[tuple[str, bytes]] = []
         self._greeted = False
         self._wake = asyncio.Event()
+        self._all_said = asyncio.Event()
 
     def retain(self, topic: str, payload: bytes) -> None:
         """Have `payload` stand retained on `topic` from now on; empty clears it."""
@@ -72,16 +74,26 @@ class Voice:
         """The connection ended; nothing is sent until the next `greet`."""
         self._greeted = False
 
+    async def finish(self, timeout_s: float) -> None:
+        """Give what is still to be said up to `timeout_s`. Events that are not said then wait on disk."""
+        self._all_said.clear()
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_said.wait(), timeout_s)
+
     async def run(self) -> None:
         """Publish for ever; ends by cancellation."""
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._all_said.clear()
             if not self._greeted:
                 continue
             try:
                 while await self._speak():
                     pass
+                if not self._wake.is_set():
+                    self._all_said.set()
             except NotConnectedError as error:
                 log.debug("waiting for the connection: %s", error)
             except LinkError as error:

@@ -347,6 +347,18 @@ def test_a_command_cut_short_by_kill_9_is_answered_with_the_truth(bench: Bench) 
     assert (result["ok"], result["error"]["kind"], result["power"]) == (False, "interrupted", "off")
 
 
+def test_a_clean_stop_ends_what_is_under_way_and_says_offline_last(bench: Bench) -> None:
+    heard = bench.ready()
+    (bench.outlets / "slow").write_text("1.5")
+    bench.publish("boardhand/board/pi/power/set", '{"power":"on","id":"slow-on"}')
+    heard.wait(lambda m: m["topic"] == "boardhand/board/pi/state" and m["payload"].get("target") == "on")
+    assert bench.end(signal.SIGTERM) == 0
+    assert heard.wait(result_of("pi", "slow-on"))["payload"]["power"] == "on"
+    heard.wait(lambda m: m["topic"] == "boardhand/agent/lab/state" and m["payload"]["state"] == "offline")
+    last = bench.listen("boardhand/agent/lab/state").wait(lambda _m: True)
+    assert last["payload"]["state"] == "offline"
+
+
 def test_a_second_agent_on_the_same_state_is_refused(bench: Bench) -> None:
     bench.ready()
     second = subprocess.run(

@@ -60,7 +60,9 @@ def test_power_netboot_register_work_sleep_wake(farm) -> None:
     ended: dict[str, dict] = {}
     while set(ended) != {job_1, job_2}:
         told = watcher.wait(
-            lambda t, p: t in {f"job/{job_1}/state", f"job/{job_2}/state"} and p["state"] in ("passed", "failed", "error")
+            lambda t, p: (
+                t in {f"job/{job_1}/state", f"job/{job_2}/state"} and p["state"] in ("passed", "failed", "error")
+            )
         )
         ended[told["job"]] = told
     assert {told["state"] for told in ended.values()} == {"passed"}, ended

@@ -1,0 +1,271 @@
+"""Every command: its manual page, its options, and the late import of the module that does the work."""
+
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from cli.command_line import Command, as_json, count, positive, target_of
+
+
+def _nothing(_: ArgumentParser) -> None:
+    """A command without options of its own."""
+
+
+# --- power -----------------------------------------------------------------------------------------------------
+
+
+def _power_options(page: ArgumentParser) -> None:
+    page.add_argument("board", metavar="BOARD")
+    page.add_argument("action", metavar="on|off|cycle|status")
+    page.add_argument("--force", action="store_true", help="pass over a lease (operators)")
+    page.add_argument("--token", metavar="N", help="token of the lease you hold on the board")
+    page.add_argument("--timeout-s", metavar="S", help="wait this long for the result (60; cycle 120)")
+    page.add_argument("--expires-s", metavar="S", help="the agent refuses the command after this time (the timeout)")
+
+
+def _power(args: Namespace) -> int:
+    from cli.power import PowerRequest, fill, run
+
+    options = {name: getattr(args, name) for name in ("token", "timeout_s", "expires_s")}
+    flags = {"--json"} if as_json(args) else set()
+    flags |= {"--force"} if args.force else set()
+    return run(fill(PowerRequest(args.board, args.action), options, flags), target_of(args))
+
+
+# --- looking ---------------------------------------------------------------------------------------------------
+
+
+def _boards_options(page: ArgumentParser) -> None:
+    page.add_argument("--watch", action="store_true", help="stay, and redraw; lines when there is no terminal")
+    page.add_argument("--for-s", metavar="S", type=positive, help="end --watch after this time")
+
+
+def _boards(args: Namespace) -> int:
+    from cli.boards import run
+
+    return run(target_of(args), as_json=as_json(args), watch=args.watch, for_s=args.for_s)
+
+
+def _events_options(page: ArgumentParser) -> None:
+    page.add_argument("board", metavar="BOARD", nargs="?", help="of this board only")
+    how = page.add_mutually_exclusive_group()
+    how.add_argument("--follow", action="store_true", help="until Ctrl-C (this is what happens without options)")
+    how.add_argument("--count", metavar="N", type=count, help="end after N events")
+    page.add_argument("--for-s", metavar="S", type=positive, help="end after this time; exit 4 if below --count")
+
+
+def _events(args: Namespace) -> int:
+    from cli.events import run
+
+    return run(target_of(args), args.board, as_json=as_json(args), count=args.count, for_s=args.for_s)
+
+
+# --- work ------------------------------------------------------------------------------------------------------
+
+
+def _submit_options(page: ArgumentParser) -> None:
+    page.add_argument("file", metavar="JOB.yaml", help="the job; '-' reads standard input")
+    page.add_argument("--wait", action="store_true", help="wait for its end: exit 0 if it passed, else 1")
+    page.add_argument("--follow", action="store_true", help="as --wait, and print its log")
+    page.add_argument("--timeout-s", metavar="S", type=positive, help="give up submitting after this time (60)")
+
+
+def _submit(args: Namespace) -> int:
+    from cli.jobs import submit
+
+    return submit(
+        target_of(args), args.file, wait=args.wait, follow=args.follow, as_json=as_json(args), timeout_s=args.timeout_s
+    )
+
+
+def _jobs_options(page: ArgumentParser) -> None:
+    page.add_argument("--limit", metavar="N", type=count, default=20, help="at most N, newest first (20)")
+    states = ("queued", "waking", "offered", "running", "passed", "failed", "error", "cancelled")
+    page.add_argument("--state", metavar="STATE", choices=states, help=f"in this state only: {', '.join(states)}")
+
+
+def _jobs(args: Namespace) -> int:
+    from cli.jobs import show_jobs
+
+    return show_jobs(target_of(args), limit=args.limit, state=args.state, as_json=as_json(args))
+
+
+def _logs_options(page: ArgumentParser) -> None:
+    page.add_argument("job", metavar="JOB")
+    page.add_argument("--follow", action="store_true", help="go on until the job has ended")
+
+
+def _logs(args: Namespace) -> int:
+    from cli.jobs import show_logs
+
+    return show_logs(target_of(args), args.job, follow=args.follow, as_json=as_json(args))
+
+
+def _job_name(page: ArgumentParser) -> None:
+    page.add_argument("name", metavar="JOB")
+
+
+def _board_name(page: ArgumentParser) -> None:
+    page.add_argument("name", metavar="BOARD")
+
+
+def _simple(verb: str, key: str) -> Callable[[Namespace], int]:
+    def run(args: Namespace) -> int:
+        from cli.jobs import simple
+
+        return simple(target_of(args), verb, key, args.name, as_json=as_json(args))
+
+    return run
+
+
+# --- daemons ---------------------------------------------------------------------------------------------------
+
+
+def _settings_option(page: ArgumentParser) -> None:
+    page.add_argument("--settings", metavar="FILE", type=Path, required=True, help="settings, TOML")
+
+
+def _check_options(page: ArgumentParser) -> None:
+    page.add_argument("settings", metavar="FILE", type=Path)
+
+
+def _daemon(module: str) -> Callable[[Namespace], int]:
+    def run(args: Namespace) -> int:
+        from cli.daemons import become
+
+        return become(module, args.settings)
+
+    return run
+
+
+def _check(args: Namespace) -> int:
+    from cli.daemons import check
+
+    return check(args.settings, as_json=as_json(args))
+
+
+def _up_options(page: ArgumentParser) -> None:
+    page.add_argument("--boards", metavar="N", type=int, default=2, help="virtual boards that really boot (2)")
+    page.add_argument("--light", metavar="M", type=int, default=0, help="and M light ones that only answer (0)")
+    page.add_argument("--no-farm", action="store_true", help="MQTT server and broker only")
+    page.add_argument("--settings", metavar="FILE", type=Path, help="a real agent with these settings, no virtual farm")
+    page.add_argument("--port", metavar="P", type=count, help="port of the private MQTT server (a free one)")
+    page.add_argument("--state-dir", metavar="DIR", type=Path, help="kept here (XDG_STATE_HOME/boardhand/up)")
+    page.add_argument("--idle-s", metavar="S", type=positive, help="boards idle for this long are put to sleep")
+    page.add_argument("--demo", action="store_true", help="run a job, see a board sleep, wake it by a job, end")
+    page.add_argument("--demo-deadline-s", metavar="S", type=positive, default=900.0, help=SUPPRESS)
+
+
+def _up(args: Namespace) -> int:
+    from cli.up import run
+
+    return run(args)
+
+
+# --- serial cables ---------------------------------------------------------------------------------------------
+
+
+def _serial_options(page: ArgumentParser) -> None:
+    page.add_argument("--sysfs", metavar="DIR", type=Path, default=Path("/sys"), help="where sysfs is (/sys)")
+
+
+def _serial(args: Namespace) -> int:
+    from cli.serial_cables import show
+
+    return show(args.sysfs, as_json=as_json(args))
+
+
+def _udev_options(page: ArgumentParser) -> None:
+    page.add_argument("what", metavar="rules", choices=("rules",))
+    page.add_argument("names", metavar="BOARD[:ROLE]=TTY", nargs="+", help="as board-1=ttyUSB0, board-1:cable=ttyACM1")
+    _serial_options(page)
+
+
+def _udev(args: Namespace) -> int:
+    from cli.serial_cables import rules
+
+    return rules(args.names, args.sysfs, as_json=as_json(args))
+
+
+COMMANDS: dict[str, Command] = {
+    "up": Command(
+        "start everything on this machine: MQTT server, broker, virtual boards",
+        "Starts a private Mosquitto on 127.0.0.1, the work broker, and virtual boards (or a real agent), and keeps\n"
+        "them running until Ctrl-C. Any user of this machine can reach that server; --mqtt uses one of yours.\n"
+        'JSON lines: {"stage", "text"}, then {"ready": true, "mqtt", "prefix", "state_dir"}.',
+        _up_options,
+        _up,
+    ),
+    "agent": Command(
+        "run the agent of this host in the foreground",
+        "The agent switches and verifies power, boots boards from the network and says over MQTT what is.\n"
+        "SIGTERM stops it cleanly. The MQTT server is the one in the settings file.",
+        _settings_option,
+        _daemon("agent"),
+    ),
+    "broker": Command(
+        "run the farm's work broker in the foreground",
+        "The broker hands out jobs, wakes boards that are needed and puts idle ones to sleep. SIGTERM stops it\n"
+        "cleanly. The MQTT server is the one in the settings file.",
+        _settings_option,
+        _daemon("broker"),
+    ),
+    "boards": Command(
+        "list the boards: power, phase, agent, job",
+        "Power is what was read back from the hardware; unknown while a board's agent is away.\n"
+        'JSON: {"boards": [{board, power, phase, reason, since, agent, agent_state, job, seq}]};\n'
+        'with --watch lines of {"board": …}, {"event": …}, {"gone": id}.',
+        _boards_options,
+        _boards,
+    ),
+    "power": Command(
+        "switch a board on, off, cycle it, or show its status",
+        "Returns when the agent has read back from the hardware that it is so.\n"
+        "JSON: {board, action, ok, power, took_ms, error: {kind, message}}; for status the retained state with\n"
+        "board and agent_state added.",
+        _power_options,
+        _power,
+    ),
+    "events": Command(
+        "show what happens, live",
+        "Doubles are dropped; gaps are said ('3 events missing before seq 18').\n"
+        'JSON lines: the events as on MQTT, and {"gap": {board, missing, before_seq}}.',
+        _events_options,
+        _events,
+    ),
+    "submit": Command(
+        "submit a job, and wait for it if you like",
+        "Sent again while broker or MQTT server restart; submitted once.\n"
+        "JSON: {\"job\": id}; with --wait the job's summary; with --follow its log as lines before that.",
+        _submit_options,
+        _submit,
+    ),
+    "jobs": Command("list jobs, newest first", 'JSON: {"jobs": [summary]}.', _jobs_options, _jobs),
+    "logs": Command(
+        "show the log of a job", "JSON lines: {seq, text, step, attempt}.", _logs_options, _logs
+    ),
+    "cancel": Command("cancel a job", "JSON: the broker's word.", _job_name, _simple("cancel", "job")),
+    "sleep": Command(
+        "put an idle board to sleep now", "JSON: the broker's word.", _board_name, _simple("sleep", "board")
+    ),
+    "wake": Command("wake a sleeping board", "JSON: the broker's word.", _board_name, _simple("wake", "board")),
+    "check": Command(
+        "check a settings file without starting anything",
+        "Exit 0 when the broker (and, if it has a table [agent], the agent) would take it, else 2 with the line at\n"
+        "fault. JSON: {ok, checked: [agent, broker]}.",
+        _check_options,
+        _check,
+    ),
+    "serial": Command(
+        "list serial cables and how each can be recognised",
+        'JSON: {"ports": [{name, node, driver, vendor, product, serial, id_path}]}.',
+        _serial_options,
+        _serial,
+    ),
+    "udev": Command(
+        "print udev rules that give serial cables names",
+        "'boardhand udev rules board-1=ttyUSB0' prints rules for names that stay. JSON: {\"rules\": text}.",
+        _udev_options,
+        _udev,
+    ),
+}  # fmt: skip

@@ -1,0 +1,234 @@
+"""What a virtual farm consists of, decided before anything is started: boards, addresses, files, the agent's settings.
+
+Nothing here touches the network or a process. The plan crosses from the outer to the inner process as JSON.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from agent.power.drivers.qmp import OUTLET
+from virtual_lab.namespace import LabError
+from virtual_lab.network import BRIDGE, BRIDGE_ADDRESS
+from virtual_lab.qemu_board import QemuBoardSpec
+
+MQTT_PORT = 1883
+# 10.77.0.11 upward, below the pool of unknown boards.
+MAX_QEMU_BOARDS = 80
+# 10.77.1.1 to 10.77.4.250.
+MAX_LIGHT_BOARDS = 1000
+_LIGHTS_PER_NETWORK = 250
+POOL = ("10.77.0.100", "10.77.0.150")
+# A boot takes 15 s on an idle machine; ten boards at once under emulation on two cores take ten times that.
+QEMU_BOOT_TIMEOUT_S = 300
+LIGHT_BOOT_TIMEOUT_S = 60
+# Without the early console nothing is seen of a kernel that dies before its drivers are up.
+CMDLINE = "console=ttyAMA0 earlycon=pl011,0x9000000 panic=5"
+
+
+@dataclass(frozen=True, slots=True)
+class QemuBoardPlan:
+    """A QEMU board; `listed` is whether the agent's settings name it (otherwise it has to join)."""
+
+    board: str
+    mac: str
+    address: str
+    own_environment: bool
+    listed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LightBoardPlan:
+    """A board without a machine: a few coroutines with a MAC address."""
+
+    board: str
+    mac: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class FarmPlan:
+    """The whole farm. Paths are texts, for JSON."""
+
+    folder: str
+    sockets: str
+    agent: str
+    prefix: str
+    prefix_length: int
+    qemu: str
+    uboot: str
+    kernel: str
+    initrd: str
+    device_tree: str
+    mqtt_username: str | None = None
+    mqtt_password_file: str | None = None
+    joining: str = "closed"
+    boards: list[QemuBoardPlan] = field(default_factory=list)
+    lights: list[LightBoardPlan] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "FarmPlan":
+        """The plan that `to_json` wrote."""
+        told = json.loads(text)
+        told["boards"] = [QemuBoardPlan(**board) for board in told["boards"]]
+        told["lights"] = [LightBoardPlan(**board) for board in told["lights"]]
+        return cls(**told)
+
+    def qemu_spec(self, board: QemuBoardPlan) -> QemuBoardSpec:
+        folder = Path(self.folder) / "boards" / board.board
+        return QemuBoardSpec(board.board, board.mac, folder, Path(self.sockets), board.own_environment)
+
+    def light_socket(self, light: LightBoardPlan) -> Path:
+        """The unix socket where the light board's power is switched by QMP."""
+        return Path(self.sockets) / f"{light.board}.qmp"
+
+    @property
+    def light_kernel(self) -> Path:
+        """What light boards fetch in place of a kernel."""
+        return Path(self.folder) / "light-kernel"
+
+    @property
+    def agent_settings(self) -> Path:
+        return Path(self.folder) / "agent.toml"
+
+
+def qemu_boards(count: int, unlisted: int = 0) -> list[QemuBoardPlan]:
+    """`count` boards, `virt-1` upward; the last `unlisted` of them are unknown to the agent.
+
+    Every second one has a U-Boot environment of its own, so that both ways of booting are in every farm.
+
+    Raises:
+        LabError: too many.
+    """
+    if not 0 <= count <= MAX_QEMU_BOARDS:
+        raise LabError(f"--boards {count}: a farm has 0 to {MAX_QEMU_BOARDS} QEMU boards")
+    if not 0 <= unlisted <= count:
+        raise LabError(f"--unlisted {unlisted}: of {count} boards, 0 to {count} can be unlisted")
+    return [
+        QemuBoardPlan(
+            board=f"virt-{number}",
+            mac=f"52:54:00:77:00:{number:02x}",
+            address=f"10.77.0.{10 + number}",
+            own_environment=number % 2 == 1,
+            listed=number <= count - unlisted,
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def light_boards(count: int) -> list[LightBoardPlan]:
+    """`count` light boards, `light-1` upward.
+
+    Raises:
+        LabError: too many.
+    """
+    if not 0 <= count <= MAX_LIGHT_BOARDS:
+        raise LabError(f"--light {count}: a farm has 0 to {MAX_LIGHT_BOARDS} light boards")
+    return [
+        LightBoardPlan(
+            board=f"light-{index + 1}",
+            mac=f"52:54:00:78:{index // 256:02x}:{index % 256:02x}",
+            address=f"10.77.{1 + index // _LIGHTS_PER_NETWORK}.{1 + index % _LIGHTS_PER_NETWORK}",
+        )
+        for index in range(count)
+    ]
+
+
+def prefix_length(lights: int) -> int:
+    """The board network's prefix: light boards need more room than 10.77.0.0/24."""
+    return 20 if lights else 24
+
+
+Value = str | int | bool | list[str] | dict[str, str | bool]
+
+
+def _toml_value(value: Value) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items()) + " }"
+    # JSON's strings, numbers, booleans and lists of strings are TOML's, but for DEL.
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def _table(name: str, values: dict[str, Value | None]) -> Iterator[str]:
+    yield f"\n[{name}]"
+    yield from (f"{key} = {_toml_value(value)}" for key, value in values.items() if value is not None)
+
+
+def agent_toml(plan: FarmPlan) -> str:
+    """The agent's settings file for the farm."""
+    lines = ["# Written by virtual_lab.farm at each start: changes are lost."]
+    gateway = f"{BRIDGE_ADDRESS}:{MQTT_PORT}"
+    lines += _table("agent", {"name": plan.agent, "state_dir": f"{plan.folder}/agent-state"})
+    lines += _table(
+        "mqtt",
+        {
+            "url": f"mqtt://{gateway}",
+            "prefix": plan.prefix,
+            "username": plan.mqtt_username,
+            "password_file": plan.mqtt_password_file,
+        },
+    )
+    is_open = plan.joining == "open"
+    lines += _table(
+        "netboot",
+        {
+            "interface": BRIDGE,
+            "address": f"{BRIDGE_ADDRESS}/{plan.prefix_length}",
+            "mqtt_for_boards": gateway,
+            "joining": plan.joining,
+            "pool": list(POOL) if is_open else None,
+            "joining_profile": ("virtual" if plan.boards else "light") if is_open else None,
+        },
+    )
+    if plan.boards:
+        lines += _table("profiles.virtual", _virtual_profile(plan))
+    if plan.lights:
+        lines += _table("profiles.light", {"arch": "arm64", "kernel": str(plan.light_kernel), "cmdline": "quiet"})
+    for number, board in enumerate(plan.boards, 1):
+        spec = plan.qemu_spec(board)
+        lines += _table(f"controllers.vpower-{number}", {"driver": "qmp", "socket": str(spec.qmp_socket)})
+        if board.listed:
+            lines += _table(f"boards.{board.board}", _listed(board, spec, f"vpower-{number}:{OUTLET}"))
+    for number, light in enumerate(plan.lights, 1):
+        socket = str(plan.light_socket(light))
+        lines += _table(f"controllers.lpower-{number}", {"driver": "qmp", "socket": socket})
+        lines += _table(
+            f"boards.{light.board}",
+            {
+                "feed": [f"lpower-{number}:{OUTLET}"],
+                "macs": [light.mac],
+                "address": light.address,
+                "profile": "light",
+                "labels": {"virtual": True, "light": True},
+                "boot_timeout_s": LIGHT_BOOT_TIMEOUT_S,
+            },
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _virtual_profile(plan: FarmPlan) -> dict[str, Value | None]:
+    return {
+        "arch": "arm64",
+        "kernel": plan.kernel,
+        "initrd": plan.initrd,
+        "dtb": plan.device_tree,
+        "cmdline": CMDLINE,
+    }
+
+
+def _listed(board: QemuBoardPlan, spec: QemuBoardSpec, outlet: str) -> dict[str, Value | None]:
+    return {
+        "feed": [outlet],
+        "macs": [board.mac],
+        "address": board.address,
+        "profile": "virtual",
+        "dtb": str(spec.device_tree),
+        "uuid": spec.uuid if board.own_environment else None,  # the default U-Boot does not know it
+        "console": f"unix:{spec.console_socket}",
+        "labels": {"arch": "arm64", "virtual": True},
+        "boot_timeout_s": QEMU_BOOT_TIMEOUT_S,
+    }
