@@ -28,8 +28,10 @@ class Watcher:
 
     def __init__(self, port: int) -> None:
         self.process = subprocess.Popen(
-            ["mosquitto_sub", "-p", str(port), "-q", "1", "-c", "-i", f"watcher-{uuid.uuid4()}", "-F", "%j"]
-            + ["-t", "boardhand/#", "-t", "test/marker"],
+            [
+                *("mosquitto_sub", "-p", str(port), "-q", "1", "-c", "-i", f"watcher-{uuid.uuid4()}", "-F", "%j"),
+                *("-t", "boardhand/#", "-t", "test/marker"),
+            ],
             stdout=subprocess.PIPE,
         )
         self.queue: queue.Queue[tuple[str, object]] = queue.Queue()
@@ -88,8 +90,10 @@ class Farm:
         self.folder, self.port = folder, port
         self.log = (folder / "up.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "up", "--json", "--port", str(port), "--state-dir", str(folder / "up")]
-            + list(options),
+            [
+                *(sys.executable, "-m", "cli", "up", "--json", "--port", str(port)),
+                *("--state-dir", str(folder / "up"), *options),
+            ],
             stdout=subprocess.PIPE,
             stderr=self.log,
             stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,8 @@ steps:
       echo "name=$(hostname) serial=$(tr -d '\\0' </proc/device-tree/serial-number)"
       echo "mac=$(cat /sys/class/net/eth0/address)"
 """
+
+ENDED = ("passed", "failed", "error")
 
 
 def job_yaml(board: str) -> str:
@@ -92,7 +95,7 @@ def test_power_netboot_register_work_sleep_wake(farm) -> None:
 
     # The next job wakes one, and only one.
     job_3 = shelf.submit(watcher, job_yaml("virt-2"))
-    told = watcher.wait(lambda t, p: t == f"job/{job_3}/state" and p["state"] in ("passed", "failed", "error"))
+    told = watcher.wait(lambda t, p: t == f"job/{job_3}/state" and p["state"] in ENDED)
     assert (told["state"], told["board"]) == ("passed", "virt-2")
     assert not shelf.qmp_running("virt-1")
     for board in ("virt-1", "virt-2"):
@@ -134,11 +137,8 @@ def test_no_event_is_lost_when_agent_and_server_go_away_mid_boot(farm) -> None:
 
 def _pid_of_child(shelf, name: str) -> int:
     """The child of `boardhand up` that runs `name`."""
-    children = f"/proc/{shelf.process.pid}/task/{shelf.process.pid}/children"
-    with open(children, encoding="ascii") as listed:
-        pids = [int(word) for word in listed.read().split()]
-    for pid in pids:
-        with open(f"/proc/{pid}/cmdline", "rb") as command:
-            if name.encode() in command.read().split(b"\0")[0]:
-                return pid
+    children = Path(f"/proc/{shelf.process.pid}/task/{shelf.process.pid}/children")
+    for pid in map(int, children.read_text(encoding="ascii").split()):
+        if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
+            return pid
     raise AssertionError(f"{name} is no child of boardhand up")

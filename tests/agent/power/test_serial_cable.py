@@ -1,6 +1,7 @@
 """The cable driver on a pseudo-terminal that behaves as the microcontroller."""
 
 import asyncio
+import os
 
 import pytest
 import serial
@@ -58,6 +59,14 @@ async def test_leds_show_the_phase_and_never_switch(connect):
         await queue.set("1", True)
         assert await queue.get("1") is Power.ON
         assert cable.digit == 9, "switching keeps the LEDs"
+
+
+async def test_bytes_from_before_the_question_are_no_answer(connect):
+    async with VirtualCable() as cable:
+        queue = connect(cable.device)
+        assert await queue.get("1") is Power.OFF
+        os.write(cable._ours, b"f")
+        assert await queue.get("1") is Power.OFF
 
 
 async def test_an_old_cable_is_never_claimed_and_its_leds_wait_for_a_known_state(connect):
