@@ -648,8 +648,9 @@ IDLE, RUNNING, STOPPING, DROPPING, DONE = "idle", "running", "stopping", "droppi
 LINK: dict[tuple[str, str], tuple[str, str]] = {
     (DOWN, "connected"): ("register", REGISTERING),
     (DOWN, "connected-again"): ("resume", ONLINE),  # this boot has proved itself; the work must not wait for an agent
-    (REGISTERING, "accepted"): ("resume", ONLINE),
-    (REGISTERING, "named"): ("take_name", DOWN),  # the will carries the board's name, so it takes a new connection
+    # The will and the client id carry the board's name, so they take a new connection: a board that only says to be
+    # another one must neither throw it off the server nor speak for it when it goes.
+    (REGISTERING, "accepted"): ("take_name", DOWN),
     (REGISTERING, "refused"): ("be_refused", REFUSED),
     (REGISTERING, "due"): ("register", REGISTERING),
     (REFUSED, "due"): ("register", REGISTERING),
@@ -664,7 +665,6 @@ LINK: dict[tuple[str, str], tuple[str, str]] = {
     ("*", "connected"): ("", ""),
     ("*", "connected-again"): ("", ""),
     ("*", "accepted"): ("", ""),
-    ("*", "named"): ("", ""),
     ("*", "refused"): ("", ""),
     ("*", "due"): ("", ""),
     ("*", "work"): ("", ""),
@@ -809,15 +809,17 @@ class Session:
 
     def client_id(self) -> str:
         """The same at every boot, so that the server ends what is left of the connection before the power cycle."""
-        return f"bh-{self.board}" if self.board else f"bh-mac-{self._me.mac.replace(':', '')}"
+        return f"bh-{self.board}" if self._registered else f"bh-mac-{self._me.mac.replace(':', '')}"
 
     def will(self) -> tuple[str, bytes] | None:
-        return (self._topic("self"), _json({"state": "offline", "boot_id": self._me.boot_id})) if self.board else None
+        if not self._registered:
+            return None
+        return self._topic("self"), _json({"state": "offline", "boot_id": self._me.boot_id})
 
     def subscriptions(self) -> list[str]:
         """Made before anything is published, so that no answer is missed."""
         answer = f"{self._settings.prefix}/register/{self._me.mac.replace(':', '-')}"
-        return [answer, self._topic("work")] if self.board else [answer]
+        return [answer, self._topic("work")] if self._registered else [answer]
 
     def outgoing(self) -> Outgoing | None:
         return self._outbox[0] if self._outbox and self.link != DOWN else None
@@ -925,16 +927,14 @@ class Session:
         self._due = self._now + REGISTER_AGAIN_S
 
     def _do_take_name(self) -> None:
-        self._say(f"the agent calls this board {self.board}")
+        self._registered = True
+        self._say(f"registered as {self.board}")
         self._actions.append(Action("reconnect"))
 
     def _do_be_refused(self) -> None:
         self._due = self._now + REFUSED_AGAIN_S
 
     def _do_resume(self) -> None:
-        if not self._registered:
-            self._say(f"registered as {self.board}")
-        self._registered = True
         logs, self._outbox = self._outbox, deque()
         self._announce()
         if self.work in (RUNNING, STOPPING):
@@ -972,11 +972,9 @@ class Session:
             error = answer.get("error")
             self._say(f"registration refused: {error.get('message') if isinstance(error, dict) else 'no reason given'}")
             self._link("refused")
-        elif isinstance(name, str) and name != self.board:
-            if self.link == REGISTERING:
+        elif (isinstance(name, str) and name) or self.board:
+            if self.link == REGISTERING and isinstance(name, str) and name:
                 self.board = name
-            self._link("named")
-        elif self.board:
             self._link("accepted")
 
     def _take_work(self, message: dict[str, object]) -> None:

@@ -408,18 +408,19 @@ mqtt_connect() {
         wait $!
     } 4>&- | reader 4>&- &
     connection=opening link=down
-    if [ -n "$board" ]; then name=bh-$board; else name=bh-mac-$(echo "$mac" | tr -d :); fi
+    # Name and will only after the agent said yes: who only says to be a board must neither throw it off nor speak for it.
+    if [ -n "$registered" ]; then name=bh-$board; else name=bh-mac-$(echo "$mac" | tr -d :); fi
     will="{\"state\":\"offline\",\"boot_id\":\"$boot_id\"}" topic=$prefix/board/$board/self
     flags=2 length=$((12 + ${#name})) # clean session
-    [ -z "$board" ] || flags=$((2 | 4 | 8 | 32)) length=$((length + 4 + ${#topic} + ${#will})) # will, QoS 1, retained
+    [ -z "$registered" ] || flags=$((2 | 4 | 8 | 32)) length=$((length + 4 + ${#topic} + ${#will})) # will, QoS 1, retained
     {
         octets 16
         remaining_length $length
         string MQTT
         octets 4 $flags $((KEEPALIVE_S >> 8)) $((KEEPALIVE_S & 255))
         string "$name"
-        [ -z "$board" ] || string "$topic"
-        [ -z "$board" ] || string "$will"
+        [ -z "$registered" ] || string "$topic"
+        [ -z "$registered" ] || string "$will"
     } >&4
     last_sent=$now sent_at=$now
 }
@@ -448,7 +449,7 @@ mqtt_end() {
 mqtt_subscribe() {
     topic_a=$prefix/register/$(echo "$mac" | tr : -) topic_b=$prefix/board/$board/work
     length=$((5 + ${#topic_a}))
-    [ -z "$board" ] || length=$((length + 3 + ${#topic_b}))
+    [ -z "$registered" ] || length=$((length + 3 + ${#topic_b}))
     next_id
     {
         octets 130
@@ -456,8 +457,8 @@ mqtt_subscribe() {
         octets $((packet_id >> 8)) $((packet_id & 255))
         string "$topic_a"
         octets 1
-        [ -z "$board" ] || string "$topic_b"
-        [ -z "$board" ] || octets 1
+        [ -z "$registered" ] || string "$topic_b"
+        [ -z "$registered" ] || octets 1
     } >&4
     connection=subscribing last_sent=$now sent_at=$now
 }
@@ -553,8 +554,7 @@ connected() {
 }
 
 resume() {
-    [ -n "$registered" ] || say "registered as $board"
-    registered=1 link=online
+    link=online
     # Presence and what we work on go before the log that waited; what waited is put behind again.
     end=$last
     announce
@@ -599,16 +599,13 @@ on_answer() {
         return
     fi
     case $m_board in *[!a-z0-9-]* | -*) return ;; esac
-    if [ -n "$m_board" ] && [ "$m_board" != "$board" ]; then
-        say "the agent calls this board $m_board"
-        board=$m_board
-        octets 224 0 >&4 # the will carries the name, so it takes a new connection
-        queue_clear
-        mqtt_end
-        link=down due='' next_attempt=$now
-    elif [ -n "$board" ]; then
-        resume
-    fi
+    board=${m_board:-$board}
+    [ -n "$board" ] || return
+    say "registered as $board"
+    octets 224 0 >&4 # the will carries the name, so it takes a new connection
+    queue_clear
+    mqtt_end
+    registered=1 link=down due='' next_attempt=$now
 }
 
 leave() { # for: reboot, poweroff, exit

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from board.client import MqttConnection
 from wire.payloads import registration_message
 
 
@@ -66,9 +67,23 @@ def test_an_unknown_board_takes_the_name_that_it_is_given(farm, start):
     request = farm.expect("register")
     assert "board" not in request and "proof" not in request
     farm.tell("bh/register/52-54-00-77-00-01", {"ok": True, "boot_id": farm.boot_id, "board": "b1"})
-    request = farm.accept_registration()
-    assert request["board"] == "b1" and "proof" not in request
     assert farm.expect("self")["state"] == "online"
+    farm.expect("work/result", kind="ask")
+
+
+def test_who_only_says_to_be_a_board_neither_throws_it_off_nor_speaks_for_it(farm, start, server):
+    """Until the agent has said yes there is no will, and the client id is the MAC's."""
+    real = MqttConnection("127.0.0.1", server.port, "bh-b1", timeout_s=5)
+    real.connect()
+    impostor = start()
+    farm.expect("register")
+    answer = {"ok": False, "boot_id": farm.boot_id, "error": {"kind": "not-allowed", "message": "not you"}}
+    farm.tell("bh/register/52-54-00-77-00-01", answer)
+    impostor.wait_output("registration refused")
+    impostor.end()
+    farm.quiet(1, "self")
+    real.publish("bh/test", b"still here")  # raises where the connection was taken over
+    real.close()
 
 
 def test_work_passes(farm, start):

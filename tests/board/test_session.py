@@ -68,6 +68,8 @@ class Bench:
         self.session.connected("10.0.0.2", self.now)
         self.said()
         self.answer()
+        assert self.acts() == [("reconnect", "")] and self.session.link == "down"
+        self.session.connected("10.0.0.2", self.now)
         assert self.kinds() == ["online", "ask"]
         return self
 
@@ -167,6 +169,7 @@ def test_characters_cut_by_the_pipe_are_joined():
 def test_a_board_that_is_given_a_name_comes_back_with_a_will():
     bench = Bench("")
     assert bench.session.will() is None and bench.session.client_id() == "bh-mac-525400770001"
+    assert len(bench.session.subscriptions()) == 1
     bench.session.connected("10.0.0.2", bench.now)
     assert "proof" not in bench.said()[0][1]
     bench.answer(board="b1")
@@ -244,6 +247,7 @@ def test_in_any_order_of_events_no_job_runs_twice_and_the_log_has_no_gap(story):
             if action.kind == "start":
                 running += 1
                 started.append((bench.session._job.key, action.step["name"]))
+            connected = connected and action.kind != "reconnect"
         assert running <= 1
         assert (running == 1) == (bench.session.work in {"running", "stopping", "dropping"})
     assert len(started) == len(set(started))
