@@ -21,8 +21,9 @@ help:
 demo: packages-demo $(VENV)/.installed
 	@$(VENV)/bin/boardhand up --demo
 
+# Most tests wait for timers of real programs, so four at once keep two cores busy.
 test: packages-test $(VENV)/.installed
-	@$(RUN) -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n 4 --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	@$(VENV)/bin/ruff check .

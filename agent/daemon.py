@@ -303,7 +303,8 @@ class Agent:
             deadline = self.shelf.next_deadline()
             wait_s = NO_DEADLINE_S if deadline is None else max(0.05, deadline - time.monotonic())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._deadlines_changed.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._deadlines_changed.wait()
 
     def submit_if_any(self, effects: Effects) -> None:
         """`submit`, unless there is nothing to do."""

@@ -132,7 +132,7 @@ class Inbox:
     async def _welcome(self, board: str, request: Registration, details: dict[str, object], reply: bytes) -> None:
         """Stored first: a board that was told yes stays registered when the agent is killed right after."""
         agent = self._agent
-        await agent.apply(agent.shelf.registered(board, request.boot_id, details, agent.moment()))
+        await agent.apply(agent.shelf.registered(board, request.boot_id, details))
         agent.voice.say(agent.topics.register_answer(request.mac), reply)
 
     def _prove(self, request: Registration, board: str) -> str | None:

@@ -21,7 +21,8 @@ class LifeEvent(StrEnum):
     NETBOOT_SEEN = "DHCP seen"
     BOOT_FILE_SENT = "boot file sent"
     KERNEL_SENT = "kernel sent"
-    REGISTERED = "registered"
+    ONLINE = "registered and online"
+    """The board has proved who it is, and says that it is there."""
     WORK_BEGUN = "work begun"
     WORK_ENDED = "work ended"
     GONE = "went silent"
@@ -43,7 +44,7 @@ _COMING_UP = {
     **_SET_ASIDE,
     _E.BOOT_FILE_SENT: _P.NETBOOT,
     _E.KERNEL_SENT: _P.BOOTING,
-    _E.REGISTERED: _P.READY,
+    _E.ONLINE: _P.READY,
     _E.BOOT_TIMEOUT: _P.FAULT,
 }
 _UP = {
@@ -67,7 +68,7 @@ TABLE: dict[Phase, dict[LifeEvent, Phase]] = {
     _P.FAULT: {
         **_SWITCHED_OFF,
         _E.POWER_ON: _P.STARTING,
-        _E.REGISTERED: _P.READY,
+        _E.ONLINE: _P.READY,
         _E.MAINTENANCE_ON: _P.MAINTENANCE,
     },
     _P.MAINTENANCE: {_E.MAINTENANCE_OFF: _P.OFF},

@@ -121,6 +121,8 @@ class BoardTable(Table):
     boot_timeout_s: float = Field(default=180.0, ge=5, le=7200)
     boot_retries: int = Field(default=1, ge=0, le=10)
     min_off_s: float | None = Field(default=None, ge=0, le=600)
+    verify_deadline_s: float | None = Field(default=None, gt=0, le=300)
+    attempts: int | None = Field(default=None, ge=1, le=20)
     trust_mac: bool = False
     """Take this board's MAC address as proof: only for boards that somebody else netboots."""
 
@@ -137,7 +139,15 @@ class AgentSettings(FileSettings):
 
     def feeds(self) -> dict[str, BoardFeed]:
         """What the power service needs to know of each board."""
-        return {name: BoardFeed(outlets=board.feed, min_off_s=board.min_off_s) for name, board in self.boards.items()}
+        return {
+            name: BoardFeed(
+                outlets=board.feed,
+                min_off_s=board.min_off_s,
+                verify_deadline_s=board.verify_deadline_s,
+                attempts=board.attempts,
+            )
+            for name, board in self.boards.items()
+        }
 
 
 def load(path: Path) -> AgentSettings:

@@ -68,6 +68,8 @@ class Unit:
     target: Power | None = None
     boot_id: str | None = None
     seq: int = 0
+    proved_anew: bool = False
+    """It has registered since it was last heard: that it is online then ends a fault, too."""
     sleeping_soon: bool = False
     """The off that is under way is a sleep."""
     alerts: set[str] = field(default_factory=set)
@@ -224,17 +226,15 @@ class Shelf:
         effects.add(self._apply(board, unit, unit.life.on(event, moment.monotonic), moment))
         return effects
 
-    def registered(self, board: str, boot_id: str, details: dict[str, object], moment: Moment) -> Effects:
-        """The board has proved that this boot is its own."""
+    def registered(self, board: str, boot_id: str, details: dict[str, object]) -> Effects:
+        """The board has proved that this boot is its own. It is ready when it says that it is online."""
         unit = self.unit(board)
         again = unit.boot_id == boot_id and unit.life.phase in {Phase.READY, Phase.BUSY}
         unit.boot_id = boot_id
-        effects = Effects(changed={board})
-        if not again:
-            effects.events.append(NewEvent(board, EventType.REGISTERED, {"boot_id": boot_id, **details}))
-        effects.add(self._apply(board, unit, unit.life.on(LifeEvent.REGISTERED, moment.monotonic), moment))
-        effects.add(self._clear(board, unit, BOOT_ALERT))
-        return effects
+        if again:
+            return Effects(changed={board})
+        unit.proved_anew = True
+        return Effects(changed={board}, events=[NewEvent(board, EventType.REGISTERED, {"boot_id": boot_id, **details})])
 
     def refused(self, board: str, details: dict[str, object]) -> Effects:
         """Somebody said to be this board and could not prove it. The board itself stays as it is."""
@@ -254,10 +254,11 @@ class Shelf:
             effects.add(self._apply(board, unit, outcomes, moment))
             return effects
         effects = Effects()
-        if unit.life.phase.coming_up:
-            # It was silent for a while, and it is the same boot.
+        if unit.life.phase.coming_up or (unit.life.phase is Phase.FAULT and unit.proved_anew):
             effects.events.append(NewEvent(board, EventType.PRESENCE, {"state": "online"}))
-            effects.add(self._apply(board, unit, unit.life.on(LifeEvent.REGISTERED, now), moment))
+            effects.add(self._apply(board, unit, unit.life.on(LifeEvent.ONLINE, now), moment))
+            effects.add(self._clear(board, unit, BOOT_ALERT))
+        unit.proved_anew = False
         event = LifeEvent.WORK_ENDED if words.work is None else LifeEvent.WORK_BEGUN
         effects.add(self._apply(board, unit, unit.life.on(event, now, words.work), moment))
         return effects

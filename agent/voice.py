@@ -79,7 +79,8 @@ class Voice:
         self._all_said.clear()
         self._wake.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_said.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._all_said.wait()
 
     async def run(self) -> None:
         """Publish for ever; ends by cancellation."""

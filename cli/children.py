@@ -65,7 +65,8 @@ class Children:
             due = self._core.next_due()
             timeout_s = None if due is None else max(0.0, due - time.monotonic())
             try:
-                await asyncio.wait_for(self._changed.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
             except TimeoutError:
                 continue
         if self._tasks:

@@ -219,7 +219,8 @@ class _Up:
 
     async def _farm_answers(self) -> None:
         try:
-            await asyncio.wait_for(self._farm_ready.wait(), FARM_START_DEADLINE_S)
+            async with asyncio.timeout(FARM_START_DEADLINE_S):
+                await self._farm_ready.wait()
         except TimeoutError:
             raise CliError(
                 Exit.FAILED, f"the virtual farm is not ready after {FARM_START_DEADLINE_S:g} s",

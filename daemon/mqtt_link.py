@@ -121,7 +121,8 @@ class MqttLink:
         Raises:
             TimeoutError: there was none in `timeout_s`.
         """
-        await asyncio.wait_for(self._connected.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await self._connected.wait()
 
     async def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1, timeout_s: float = ACK_TIMEOUT_S
@@ -139,7 +140,8 @@ class MqttLink:
             return
         mid, future = ack
         try:
-            await asyncio.wait_for(future, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await future
         except TimeoutError:
             raise NotConnectedError(f"{topic}: no acknowledgement in {timeout_s:g} s") from None
         finally:
@@ -226,7 +228,8 @@ class MqttLink:
         client = await asyncio.to_thread(self._build)
         self._client = client
         client.loop_start()
-        code = await asyncio.wait_for(self._opened, ACK_TIMEOUT_S)
+        async with asyncio.timeout(ACK_TIMEOUT_S):
+            code = await self._opened
         if code.is_failure:
             if code.value in UNSUPPORTED_VERSION and self._version == MQTTProtocolVersion.MQTTv5:
                 self._version = MQTTProtocolVersion.MQTTv311
@@ -237,7 +240,8 @@ class MqttLink:
             rc, _mid = client.subscribe([(topic, 1) for topic in self._subscriptions])
             if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise LinkError(f"cannot subscribe: {paho.error_string(rc)}")
-            answers = await asyncio.wait_for(self._subscribed, ACK_TIMEOUT_S)
+            async with asyncio.timeout(ACK_TIMEOUT_S):
+                answers = await self._subscribed
             for topic, answer in zip(self._subscriptions, answers, strict=False):
                 if answer.value >= REFUSED_FROM:
                     log.error("the MQTT server refuses the subscription to %s (%s): check its ACL", topic, answer)

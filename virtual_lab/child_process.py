@@ -96,7 +96,8 @@ class PythonChild:
         if process.stdin is not None:
             process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), self._stop_timeout_s)
+            async with asyncio.timeout(self._stop_timeout_s):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

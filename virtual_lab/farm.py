@@ -257,7 +257,8 @@ class Outside:
 
     async def _say_ready(self) -> None:
         try:
-            await asyncio.wait_for(self._connected.wait(), _AGENT_CONNECT_HINT_S)
+            async with asyncio.timeout(_AGENT_CONNECT_HINT_S):
+                await self._connected.wait()
         except TimeoutError:
             hint = f"nothing has reached the MQTT server {self._settings.url} yet: is it up?"
             self._reporter.stage("agent", 0, 1, f"{hint} See also {self._plan.folder}/agent.log")

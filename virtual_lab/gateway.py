@@ -101,14 +101,16 @@ class Gateway:
             for end in (writer, server_writer):
                 # Whatever goes wrong while closing, the connection is gone afterwards.
                 with suppress(OSError, TimeoutError):
-                    await asyncio.wait_for(end.wait_closed(), timeout=1.0)
+                    async with asyncio.timeout(1.0):
+                        await end.wait_closed()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         settings = self._settings
         name = settings.host if self._tls is not None else None
         try:
             opening = asyncio.open_connection(settings.host, settings.port, ssl=self._tls, server_hostname=name)
-            pair = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                pair = await opening
         except (OSError, TimeoutError) as error:
             # Said once per outage: two hundred boards retry every few seconds.
             if not self._complained:
@@ -145,7 +147,8 @@ async def _carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> 
     try:
         while chunk := await source.read(_CHUNK_BYTES):
             target.write(chunk)
-            await asyncio.wait_for(target.drain(), WRITE_TIMEOUT_S)
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await target.drain()
         if not target.can_write_eof():  # TLS knows no half-close here
             return False
         target.write_eof()

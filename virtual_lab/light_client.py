@@ -86,7 +86,8 @@ class LightClient:
         try:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             target = (self._settings.host, self._settings.port)
-            await asyncio.wait_for(asyncio.get_running_loop().sock_connect(opened, target), _ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                await asyncio.get_running_loop().sock_connect(opened, target)
             reader, writer = await asyncio.open_connection(sock=opened)
         except BaseException:
             opened.close()
@@ -178,7 +179,8 @@ class LightClient:
         code: int | None = None
         problem = ""
         try:
-            code = await asyncio.wait_for(light_steps.play(str(step["run"]), self._output), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                code = await light_steps.play(str(step["run"]), self._output)
         except TimeoutError:
             problem = f"timed out after {timeout_s:g} s"
         except asyncio.CancelledError:

@@ -129,4 +129,5 @@ def _event(name: str) -> dict[str, Any]:
 
 async def _write(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
     writer.write(json.dumps(message).encode() + b"\r\n")
-    await asyncio.wait_for(writer.drain(), 10.0)
+    async with asyncio.timeout(10.0):
+        await writer.drain()

@@ -194,7 +194,8 @@ class QemuBoard:
                 start_new_session=True,
             )
         try:
-            await asyncio.wait_for(self._answers(), _START_TIMEOUT_S)
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await self._answers()
         except (QemuError, TimeoutError) as error:
             await self.stop()
             words = self.spec.qemu_log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
@@ -233,7 +234,8 @@ class QemuBoard:
         if process is not None and process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S)
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await process.wait()
             except TimeoutError:
                 process.kill()
                 await process.wait()

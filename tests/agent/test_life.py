@@ -40,7 +40,7 @@ def test_a_life_as_it_should_be() -> None:
         LifeEvent.BOOT_FILE_SENT,
         LifeEvent.KERNEL_SENT,
         LifeEvent.NETBOOT_SEEN,  # the kernel's own DHCP client
-        LifeEvent.REGISTERED,
+        LifeEvent.ONLINE,
         LifeEvent.WORK_BEGUN,
         LifeEvent.WORK_ENDED,
         LifeEvent.SLEEP,
@@ -70,7 +70,7 @@ def test_retries_come_back_with_a_board_that_came_up() -> None:
     life.on(LifeEvent.BOOT_TIMEOUT, 60.0)
     life.follow_power(Power.OFF, 61.0)
     life.follow_power(Power.ON, 63.0)
-    life.on(LifeEvent.REGISTERED, 70.0)
+    life.on(LifeEvent.ONLINE, 70.0)
     life.on(LifeEvent.GONE, 80.0)
     assert life.on(LifeEvent.BOOT_TIMEOUT, 140.0) == [Action.CYCLE_FOR_BOOT]
 

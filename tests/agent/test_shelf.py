@@ -30,9 +30,15 @@ def phases(effects: Effects) -> list[object]:
     return [event.details["phase"] for event in effects.events if event.type is EventType.PHASE]
 
 
+def come_online(shelf: Shelf, seconds: float, boot_id: str = "boot-1") -> Effects:
+    effects = shelf.registered("pi", boot_id, {})
+    effects.add(shelf.said("pi", BoardSelf(state=Presence.ONLINE, boot_id=boot_id), at(seconds)))
+    return effects
+
+
 def bring_up(shelf: Shelf) -> None:
     shelf.power_read("pi", Power.ON, at(1))
-    shelf.registered("pi", "boot-1", {}, at(20))
+    come_online(shelf, 20)
     assert shelf.unit("pi").life.phase is Phase.READY
 
 
@@ -88,7 +94,9 @@ def test_the_order_of_a_boot(shelf: Shelf) -> None:
     told += phases(shelf.power_read("pi", Power.ON, at(1)))
     told += phases(shelf.heard("pi", LifeEvent.NETBOOT_SEEN, {}, at(2)))
     told += phases(shelf.heard("pi", LifeEvent.KERNEL_SENT, {}, at(3)))
-    told += phases(shelf.registered("pi", "boot-1", {}, at(9)))
+    told += phases(shelf.registered("pi", "boot-1", {}))
+    assert shelf.state("pi").phase is Phase.BOOTING  # it cannot take work yet
+    told += phases(come_online(shelf, 9))
     told += phases(shelf.said("pi", BoardSelf(state=Presence.ONLINE, boot_id="boot-1", work="job-7"), at(10)))
     told += phases(shelf.said("pi", BoardSelf(state=Presence.ONLINE, boot_id="boot-1"), at(11)))
     assert told == ["starting", "netboot", "booting", "ready", "busy", "ready"]
@@ -106,8 +114,8 @@ def test_only_the_boot_that_proved_itself_is_listened_to(shelf: Shelf) -> None:
 
 def test_registering_again_says_nothing_new(shelf: Shelf) -> None:
     bring_up(shelf)
-    assert kinds(shelf.registered("pi", "boot-1", {}, at(30))) == []
-    assert kinds(shelf.registered("pi", "boot-2", {}, at(31))) == ["registered"]
+    assert kinds(shelf.registered("pi", "boot-1", {})) == []
+    assert kinds(shelf.registered("pi", "boot-2", {})) == ["registered"]
 
 
 def test_packets_of_a_board_that_is_off_do_not_wake_it(shelf: Shelf) -> None:
@@ -126,7 +134,10 @@ def test_a_silent_board_gets_its_time_then_one_cycle_then_a_fault(shelf: Shelf) 
     assert shelf.state("pi").phase is Phase.FAULT
     assert "last seen: starting" in (shelf.state("pi").reason or "")
     assert effects.alerts[0][1] == "boot"
-    assert ("pi", "boot", None) in shelf.registered("pi", "boot-1", {}, at(230)).alerts
+    shelf.said("pi", BoardSelf(state=Presence.ONLINE, boot_id="boot-1"), at(225))
+    assert shelf.state("pi").phase is Phase.FAULT  # old news; it has to prove itself again
+    assert ("pi", "boot", None) in come_online(shelf, 230).alerts
+    assert shelf.state("pi").phase is Phase.READY
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,15 @@ async def test_the_will_is_said_when_we_vanish_and_not_when_we_stop(mqtt) -> Non
             assert (await watcher.message()).payload == b"lost"
 
 
+async def test_a_stop_at_any_moment_ends(mqtt) -> None:
+    for step in range(60):
+        owner = Owner(MqttSettings(url=mqtt.url))
+        await owner.link.start()
+        await asyncio.sleep(step / 2000)
+        async with asyncio.timeout(DEADLINE_S):
+            await owner.link.stop([Message("t/last", b"words", retain=False)])
+
+
 async def test_a_fault_in_our_own_handler_costs_one_message(mqtt) -> None:
     async with Owner(MqttSettings(url=mqtt.url)) as owner:
         await owner.connected()

@@ -37,8 +37,8 @@ def test_where_the_cache_is(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert cache_dir() == Path("/x/boardhand")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert cache_dir() == Path("/home/me/.cache/boardhand")
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert cache_dir() == Path("/somewhere/.cache/boardhand")
 
 
 # --- apt from scripts: `apt-cache show X` prints show/X; `apt-get download` copies debs/X.deb -------------------------

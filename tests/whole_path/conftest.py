@@ -71,6 +71,10 @@ class Watcher:
             lambda t, p: t == f"board/{board}/state" and all(p.get(k) == v for k, v in fields.items()), deadline_s
         )
 
+    def last_phase(self, board: str) -> object:
+        states = [p for t, p in self.seen if t == f"board/{board}/state" and isinstance(p, dict)]
+        return states[-1]["phase"] if states else None
+
     def events(self, board: str) -> list[dict]:
         """The events of a board as they came, doubles included."""
         return [p for t, p in self.seen if t == f"event/{board}" and isinstance(p, dict)]

@@ -85,11 +85,9 @@ def test_power_netboot_register_work_sleep_wake(farm) -> None:
         assert (answer["ok"], answer["error"]["kind"]) == (False, "not-allowed")
 
     # Idle boards are put to sleep, and QEMU agrees that they are off.
-    sleeping = set()
-    while sleeping != {"virt-1", "virt-2"}:
+    while {watcher.last_phase(board) for board in ("virt-1", "virt-2")} != {"sleeping"}:
         told = watcher.wait(lambda t, p: t.startswith("board/virt-") and p.get("phase") == "sleeping")
         assert told["power"] == "off"
-        sleeping = {p["board"] for t, p in watcher.seen if t.startswith("event/") if _slept(p)}
     assert not shelf.qmp_running("virt-1")
     assert not shelf.qmp_running("virt-2")
 
@@ -100,10 +98,6 @@ def test_power_netboot_register_work_sleep_wake(farm) -> None:
     assert not shelf.qmp_running("virt-1")
     for board in ("virt-1", "virt-2"):
         assert_gapless(watcher.events(board))
-
-
-def _slept(event: object) -> bool:
-    return isinstance(event, dict) and event.get("type") == "phase" and event["details"]["phase"] == "sleeping"
 
 
 @pytest.mark.timeout(600)
