@@ -167,3 +167,17 @@ def test_a_silent_parent_costs_no_memory_and_no_life():
         child.kill()
         child.wait()
         child.stdout.close()
+
+
+async def test_forged_requests_do_not_make_it_a_reflector(farm, raw_client):
+    client = raw_client(farm.port)
+
+    def talk():
+        for _ in range(300):
+            client.ask("f", opcode=2)
+        answers = 0
+        while not client.silent(0.4):
+            answers += 1
+        return answers
+
+    assert await call(talk) <= 100

@@ -24,7 +24,7 @@ Wanted = Callable[[str, dict], bool]
 
 
 class Watcher:
-    """`mosquitto_sub` on everything, with a session that outlives the server. `wait` looks at each message once."""
+    """`mosquitto_sub` on everything, with a session that outlives the server."""
 
     def __init__(self, port: int) -> None:
         self.process = subprocess.Popen(
@@ -52,7 +52,11 @@ class Watcher:
                 payload = json.loads(payload)
             self.queue.put((message["topic"].removeprefix("boardhand/"), payload))
 
-    def wait(self, wanted: Wanted, deadline_s: float = BOOT_DEADLINE_S) -> dict:
+    def wait(self, wanted: Wanted, deadline_s: float = BOOT_DEADLINE_S, *, since: int = 0) -> dict:
+        """The first message from number `since` on (`now()` is the next one) for which `wanted` is true."""
+        for topic, payload in self.seen[since:]:
+            if isinstance(payload, dict) and wanted(topic, payload):
+                return payload
         end = time.monotonic() + deadline_s
         first = len(self.seen)
         while True:
@@ -64,6 +68,9 @@ class Watcher:
             self.seen.append((topic, payload))
             if isinstance(payload, dict) and wanted(topic, payload):
                 return payload
+
+    def now(self) -> int:
+        return len(self.seen)
 
     def state(self, board: str, deadline_s: float = BOOT_DEADLINE_S, **fields: object) -> dict:
         """Wait for a board's state with these values."""
