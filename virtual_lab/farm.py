@@ -19,23 +19,28 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from pydantic import ValidationError
 
+from daemon.mqtt_link import Message, MqttLink
 from daemon.mqtt_settings import MqttSettings
 from virtual_lab import boot_artifacts, farm_plan, qemu_board
 from virtual_lab.child_process import child_environment
 from virtual_lab.farm_plan import FarmPlan
+from virtual_lab.farm_progress import Reporter
 from virtual_lab.gateway import Gateway
 from virtual_lab.lab_tools import MAX_SOCKET_PATH_BYTES, LabTools, cache_folder, find_tools
 from virtual_lab.namespace import LabError
 from virtual_lab.network import BRIDGE, BRIDGE_ADDRESS
 from wire.names import is_id
+from wire.payloads import AgentState, PayloadError, decode
+from wire.phases import Presence
+from wire.topics import Topics
 
 # A namespace, a bridge and some cables: under a second, unless the machine is overloaded.
 _INSIDE_START_TIMEOUT_S = 60.0
@@ -45,35 +50,7 @@ _AGENT_CONNECT_HINT_S = 30.0
 _MAX_PACKET_BYTES = 256 * 1024
 # The longest name below the sockets folder: light-1000.console
 _LONGEST_SOCKET_NAME_BYTES = 24
-# Progress of a download comes several times a second.
-_SAY_AT_MOST_EVERY_S = 1.0
 _LIGHT_KERNEL_BYTES = 64 * 1024
-
-
-class Reporter:
-    """Progress for whoever started the farm, one JSON object per line."""
-
-    def __init__(self, output: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._output = output
-        self._clock = clock
-        self._said: tuple[str, float] = ("", 0.0)
-
-    def line(self, message: dict[str, Any]) -> None:
-        """Write one line. A reader that is gone stops nobody: the farm runs on."""
-        with suppress(BrokenPipeError):
-            print(json.dumps(message), file=self._output, flush=True)
-
-    def stage(self, stage: str, done: int, of: int, text: str) -> None:
-        self.line({"stage": stage, "done": done, "of": of, "text": text})
-
-    def download(self, text: str, done: int, of: int | None) -> None:
-        """Takes progress of the boot files, thinned out."""
-        now = self._clock()
-        finished = of is not None and done >= of
-        if text == self._said[0] and now - self._said[1] < _SAY_AT_MOST_EVERY_S and not finished:
-            return
-        self._said = (text, now)
-        self.stage("artifacts", done, of or 0, text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -175,14 +152,22 @@ class Outside:
     """The outer process while the farm runs."""
 
     def __init__(
-        self, plan: FarmPlan, settings: MqttSettings, reporter: Reporter, inner: subprocess.Popen[bytes]
+        self,
+        plan: FarmPlan,
+        settings: MqttSettings,
+        reporter: Reporter,
+        inner: subprocess.Popen[bytes],
+        began: datetime,
     ) -> None:
+        """`began` is when nothing of this farm was running yet."""
         self._plan = plan
         self._settings = settings
         self._reporter = reporter
         self._inner = inner
         self._stop = asyncio.Event()
+        self._began = began
         self._connected = asyncio.Event()
+        """The agent has said that it is online."""
         self._trouble: str | None = None
 
     async def run(self, control: socket.socket, listener: socket.socket) -> int:
@@ -191,8 +176,10 @@ class Outside:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         control.setblocking(False)
-        gateway = Gateway(self._settings, listener, on_first_connection=self._connected.set)
+        gateway = Gateway(self._settings, listener)
         await gateway.start()
+        watch = self._watch_agent()
+        await watch.start()
         news = asyncio.create_task(self._take_news(control), name="news")
         ready = asyncio.create_task(self._say_ready(), name="ready")
         stop = asyncio.create_task(self._stop.wait(), name="stop")
@@ -208,6 +195,7 @@ class Outside:
             for task in (news, ready, stop):
                 task.cancel()
             await asyncio.gather(news, ready, stop, return_exceptions=True)
+            await watch.stop()
             await asyncio.to_thread(self._end_inner)
             await gateway.stop()
         if asked and self._trouble is None:
@@ -255,12 +243,29 @@ class Outside:
         part.write_text(json.dumps(whole, indent=1), encoding="utf-8")
         part.replace(folder / "farm.json")
 
+    def _watch_agent(self) -> MqttLink:
+        """Listens for the agent's own word: only then does it hear what is said to its boards."""
+        topic = Topics(self._plan.prefix).agent_state(self._plan.agent)
+
+        def heard(message: Message) -> None:
+            with suppress(PayloadError):
+                said = decode(AgentState, message.payload)
+                # What an earlier farm left retained is older than this one.
+                if said.state is Presence.ONLINE and said.since >= self._began:
+                    self._connected.set()
+
+        async def nothing() -> None:
+            """Say nothing ourselves."""
+
+        name = f"boardhand-farm-{self._plan.agent}"[:64]
+        return MqttLink(self._settings, name, will=None, subscriptions=[topic], on_message=heard, on_connect=nothing)
+
     async def _say_ready(self) -> None:
         try:
             async with asyncio.timeout(_AGENT_CONNECT_HINT_S):
                 await self._connected.wait()
         except TimeoutError:
-            hint = f"nothing has reached the MQTT server {self._settings.url} yet: is it up?"
+            hint = f"the agent is not online at the MQTT server {self._settings.url} yet: is it up?"
             self._reporter.stage("agent", 0, 1, f"{hint} See also {self._plan.folder}/agent.log")
             await self._connected.wait()
         self._reporter.stage("agent", 1, 1, f"agent {self._plan.agent} is connected")
@@ -350,10 +355,11 @@ def run(options: argparse.Namespace, reporter: Reporter) -> int:
         plan = make_plan(options, _sockets_folder(options.dir.resolve(), cleanup), reporter)
         write_files(plan)
         reporter.stage("network", 0, 1, "making the private network")
+        began = datetime.now(UTC)
         inner, control, listener = _start_inner(plan, lock)
         cleanup.callback((Path(plan.folder) / "farm.json").unlink, missing_ok=True)
         with control:
-            return asyncio.run(Outside(plan, settings, reporter, inner).run(control, listener))
+            return asyncio.run(Outside(plan, settings, reporter, inner, began).run(control, listener))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -30,22 +29,17 @@ _CHUNK_BYTES = 64 * 1024
 
 
 class Gateway:
-    """Relays TCP connections from `listener` to the MQTT server of `settings`.
-
-    `on_first_connection` is called once, when the first connection reached the server.
-    """
+    """Relays TCP connections from `listener` to the MQTT server of `settings`."""
 
     def __init__(
         self,
         settings: MqttSettings,
         listener: socket.socket,
         *,
-        on_first_connection: Callable[[], None] | None = None,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._settings = settings
         self._listener = listener
-        self._on_first_connection = on_first_connection
         self._max_connections = max_connections
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -90,9 +84,6 @@ class Gateway:
             writer.transport.abort()
             return
         server_reader, server_writer = upstream
-        if self._on_first_connection is not None:
-            call, self._on_first_connection = self._on_first_connection, None
-            call()
         try:
             await _both_ways((reader, writer), (server_reader, server_writer))
         finally:
