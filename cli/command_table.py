@@ -187,6 +187,25 @@ def _udev(args: Namespace) -> int:
     return rules(args.names, args.sysfs, as_json=as_json(args))
 
 
+def _initramfs_options(page: ArgumentParser) -> None:
+    page.add_argument("out", metavar="OUT", type=Path, help="the image to write")
+    page.add_argument(
+        "--arch", choices=("arm64", "armhf", "amd64", "riscv64"), default="arm64", help="of the board (arm64)"
+    )
+    page.add_argument(
+        "--client", choices=("busybox", "python"), default="busybox", help="form of the on-board client (busybox)"
+    )
+    page.add_argument("--kernel", metavar="FILE", type=Path, help="write Debian's kernel for it here, gzipped")
+    page.add_argument("--modules-dir", metavar="DIR", type=Path, help="lib/modules/VERSION of a kernel of your own")
+    page.add_argument("--module", metavar="NAME", action="append", default=[], help="kernel module to load; may repeat")
+
+
+def _initramfs(args: Namespace) -> int:
+    from cli.initramfs import run
+
+    return run(args)
+
+
 COMMANDS: dict[str, Command] = {
     "up": Command(
         "start everything on this machine: MQTT server, broker, virtual boards",
@@ -255,6 +274,14 @@ COMMANDS: dict[str, Command] = {
         "fault. JSON: {ok, checked: [agent, broker]}.",
         _check_options,
         _check,
+    ),
+    "initramfs": Command(
+        "build the image that boards boot: busybox, modules, our client",
+        "Fetches what it needs from this machine's apt sources, without root, and keeps it in the cache\n"
+        "(BOARDHAND_CACHE, else XDG_CACHE_HOME/boardhand). Put the image into a profile as initrd.\n"
+        'JSON lines: {"stage", "text"}.',
+        _initramfs_options,
+        _initramfs,
     ),
     "serial": Command(
         "list serial cables and how each can be recognised",

@@ -41,6 +41,7 @@ class Listener:
             command += ["-t", topic]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
         self.messages: queue.Queue[dict] = queue.Queue()
+        self.history: list[dict] = []
         self.subscribed = threading.Event()
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
@@ -56,6 +57,7 @@ class Listener:
                 continue
             with contextlib.suppress(ValueError, TypeError):
                 message["payload"] = json.loads(message["payload"])
+            self.history.append(message)
             self.messages.put(message)
 
     def wait(self, wanted, deadline_s: float = DEADLINE_S) -> dict:
