@@ -29,6 +29,7 @@ from agent.power.service import FindingKind, PowerService
 from agent.settings import AgentSettings
 from agent.shelf import BoardPlan, Effects, Moment, Shelf
 from agent.voice import Voice
+from daemon.foreground import DaemonError
 from daemon.mqtt_link import Message, MqttLink, Will
 from daemon.store import Store
 from netboot.events import NetbootEvent
@@ -50,7 +51,7 @@ NO_DEADLINE_S = 3600.0
 """How long the deadline task sleeps when no board is coming up; a change of any board wakes it."""
 
 
-class AgentError(Exception):
+class AgentError(DaemonError):
     """The agent cannot run; the message says why and what to do."""
 
 
@@ -167,6 +168,10 @@ class Agent:
             raise AgentError(
                 f"netboot on {config.interface}: {error}; is another DHCP or TFTP server running?"
             ) from error
+        for board in self.shelf.boards:
+            if self.shelf.unit(board).power is Power.OFF:
+                # It may have lost power while we were away; what it had fetched is not for its next boot.
+                self.netboot.new_boot(board)
         if self.settings.netboot is not None:
             self.netboot.set_joining(self.settings.netboot.joining == "open")
 

@@ -127,6 +127,11 @@ class Shelf:
         unit = self.unit(board)
         unit.power = power
         effects = Effects(changed={board}, show=[(board, unit.life.phase)])
+        if memory is not None and memory.phase is Phase.FAULT:
+            # Its alerts are still retained at the server, and are to be cleared when it is well again.
+            unit.alerts = {POWER_ALERT, BOOT_ALERT}
+        else:
+            effects.alerts = [(board, name, None) for name in (POWER_ALERT, BOOT_ALERT)]
         if memory is None:
             effects.add(self._follow_power(board, unit, power, moment))
             return effects

@@ -43,6 +43,7 @@ from broker.outbox import Outgoing, message_for
 from broker.requests import AskBoards, AskJob, AskJobs, AskLogs, Order, Question, RequestError, response
 from broker.scheduler import Scheduler
 from broker.settings import BrokerSettings
+from daemon.foreground import DaemonError
 from daemon.mqtt_link import LinkError, Message, MqttLink, PublishRefusedError, Will
 from wire.payloads import BrokerState, encode
 from wire.phases import Presence
@@ -66,7 +67,7 @@ PRUNE_EVERY_S = 600.0
 MAX_CLIENT_ID = 64
 
 
-class BrokerError(Exception):
+class BrokerError(DaemonError):
     """The broker cannot run; the message says why and what to do."""
 
 

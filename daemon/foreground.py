@@ -1,0 +1,63 @@
+"""A daemon in the foreground, until SIGTERM or SIGINT: what `python -m agent` and `python -m broker` have in common."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from daemon.settings_file import SettingsError
+from daemon.store import StoreError
+
+EXIT_FAILED = 1
+EXIT_SETTINGS = 2
+
+S = TypeVar("S")
+
+
+class DaemonError(Exception):
+    """A daemon cannot run; the message says why and what to do."""
+
+
+def run_daemon(
+    name: str,
+    description: str,
+    read_settings: Callable[[Path], S],
+    serve: Callable[[S, asyncio.Event], Awaitable[None]],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Read the settings, serve until a signal sets the event, and return the exit code.
+
+    0 after a clean stop; 1 when `serve` raised `DaemonError` or `StoreError`; 2 for bad settings. Both are one line on
+    standard error.
+    """
+    parser = argparse.ArgumentParser(prog=f"boardhand {name}", description=description)
+    parser.add_argument("--settings", type=Path, required=True, metavar="FILE", help="its settings, TOML")
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = read_settings(options.settings)
+    except SettingsError as error:
+        return _last_words(name, error, EXIT_SETTINGS)
+    try:
+        asyncio.run(_until_signalled(settings, serve))
+    except (DaemonError, StoreError) as error:
+        return _last_words(name, error, EXIT_FAILED)
+    return 0
+
+
+def _last_words(name: str, error: Exception, code: int) -> int:
+    print(f"boardhand {name}: {error}", file=sys.stderr)  # noqa: T201  # for whoever started it
+    return code
+
+
+async def _until_signalled(settings: S, serve: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, stop)
