@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -155,6 +156,12 @@ class Farm:
 
     def facts(self) -> dict:
         return dict(json.loads((self.folder / "up" / "farm" / "farm.json").read_text()))
+
+    def kernels_sent(self) -> int:
+        """How many boards have a kernel by what waits in the agent's outbox, which nobody can be told of yet."""
+        with contextlib.closing(sqlite3.connect(self.folder / "up" / "farm" / "agent-state" / "agent.db")) as db:
+            waiting = db.execute("SELECT payload FROM outbox_event").fetchall()
+        return sum(json.loads(row[0])["details"].get("role") == "kernel" for row in waiting)
 
     def qmp_running(self, board: str) -> bool:
         """What QEMU itself says: the driver is not asked. The agent holds the socket for moments only."""

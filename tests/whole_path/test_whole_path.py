@@ -106,11 +106,20 @@ def test_no_event_is_lost_when_agent_and_server_go_away_mid_boot(farm) -> None:
     shelf.power("virt-1", "on")
     shelf.power("virt-2", "on")
     watcher.state("virt-1", phase="netboot")
-    # Mid-boot: the agent, with its TFTP server, is gone at once; the MQTT server goes a moment later and is away.
+    # Mid-boot: the agent, with its TFTP server, is gone at once. The MQTT server is away, frozen, until the next agent
+    # has been serving the boards without it for a while, and then goes down and comes back.
     first_session = watcher.wait(lambda t, _p: t == "board/virt-1/state")["session"]
-    os.kill(shelf.facts()["agent"], signal.SIGKILL)
-    mosquitto = _pid_of_child(shelf, "mosquitto")
-    os.kill(mosquitto, signal.SIGTERM)
+    agent, mosquitto = shelf.facts()["agent"], _pid_of_child(shelf, "mosquitto")
+    os.kill(agent, signal.SIGKILL)
+    os.kill(mosquitto, signal.SIGSTOP)
+    try:
+        end = time.monotonic() + 60
+        while shelf.facts()["agent"] in {agent, None} or not shelf.kernels_sent():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        os.kill(mosquitto, signal.SIGTERM)
+        os.kill(mosquitto, signal.SIGCONT)
     ready = {board: watcher.state(board, phase="ready") for board in ("virt-1", "virt-2")}
     assert all(state["session"] > first_session for state in ready.values())
     # What the state says was the last event has come, and everything before it.
