@@ -104,7 +104,10 @@ class Agent:
         table = settings.agent
         self.outbox = Outbox(store, agent=self.name, session=self.session, max_events=table.outbox_max_events)
         self.voice = Voice(self.outbox, self.topics.event)
-        plans = {name: BoardPlan(board.boot_timeout_s, board.boot_retries) for name, board in settings.boards.items()}
+        plans = {
+            name: BoardPlan(board.boot_timeout_s if board.registers else None, board.boot_retries)
+            for name, board in settings.boards.items()
+        }
         self.shelf = Shelf(self.name, self.session, plans, moment())
         journal = Journal(store, await asyncio.to_thread(kernel_boot_id))
         try:
@@ -365,7 +368,8 @@ def _board_info(settings: AgentSettings, name: str) -> BoardInfo:
         macs=board.macs,
         uuid=board.uuid,
         address=None if board.address is None else str(board.address),
-        labels=board.labels,
+        # The broker must not wake a board, nor wait for one, that will never ask for work.
+        labels=board.labels if board.registers else {"work": False, **board.labels},
         feed=board.feed,
         console=board.console,
         image=board.profile,

@@ -99,12 +99,13 @@ Outcome = PhaseChange | Action
 class BoardLife:
     """One board's phase, its reason, and the time by which it must have come up.
 
-    `boot_timeout_s` bounds the time from power on to registered. `boot_retries` is how often the power is cycled
+    `boot_timeout_s` bounds the time from power on to registered; None for a board that never registers: it stays
+    `starting` while it is on, and is not cycled for it. `boot_retries` is how often the power is cycled
     before that becomes a fault: a marginal cable or a lost TFTP packet must not cost a night, a dead board must not be
     cycled for ever.
     """
 
-    boot_timeout_s: float
+    boot_timeout_s: float | None
     boot_retries: int = 1
     phase: Phase = Phase.OFF
     reason: str | None = None
@@ -122,7 +123,7 @@ class BoardLife:
         if event is LifeEvent.BOOT_TIMEOUT and self.phase.coming_up and self.retries_left > 0:
             self.retries_left -= 1
             self.retrying = True
-            self.boot_deadline = now + self.boot_timeout_s
+            self.boot_deadline = self.deadline_from(now)
             return [Action.CYCLE_FOR_BOOT]
         old = self.phase
         new = TABLE[old].get(event, old)
@@ -135,7 +136,7 @@ class BoardLife:
         self.reason = reason
         if new.coming_up:
             if not old.coming_up:
-                self.boot_deadline = now + self.boot_timeout_s
+                self.boot_deadline = self.deadline_from(now)
         else:
             self.boot_deadline = None
         if new is Phase.OFF and self.retrying:
@@ -145,6 +146,10 @@ class BoardLife:
             self.retries_left = self.boot_retries
             self.retrying = False
         return [PhaseChange(old, new, reason)]
+
+    def deadline_from(self, now: float) -> float | None:
+        """When a board that comes up from `now` on must have registered."""
+        return None if self.boot_timeout_s is None else now + self.boot_timeout_s
 
     def boot_overdue(self, now: float) -> bool:
         """Whether the board should have come up by `now`."""

@@ -126,6 +126,11 @@ class BoardTable(Table):
     trust_mac: bool = False
     """Take this board's MAC address as proof: only for boards that somebody else netboots."""
 
+    @property
+    def registers(self) -> bool:
+        """Whether it can ever register. One that cannot is switched and read back, and nothing more is expected."""
+        return self.profile is not None or self.trust_mac
+
 
 class AgentSettings(FileSettings):
     """The whole file."""

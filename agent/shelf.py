@@ -54,7 +54,8 @@ class Effects:
 class BoardPlan:
     """What the settings say of a board that matters here."""
 
-    boot_timeout_s: float = 180.0
+    boot_timeout_s: float | None = 180.0
+    """None: it never registers, so it cannot be late."""
     boot_retries: int = 1
 
 
@@ -144,7 +145,7 @@ class Shelf:
         was_off = memory.phase in {Phase.OFF, Phase.SLEEPING}
         if memory.phase.coming_up:
             # How long it has been coming up is not known across a restart; it gets its whole time again.
-            unit.life.boot_deadline = moment.monotonic + unit.life.boot_timeout_s
+            unit.life.boot_deadline = unit.life.deadline_from(moment.monotonic)
         if (power is Power.ON and was_off) or (power is Power.OFF and was_on):
             effects.add(self._follow_power(board, unit, power, moment))
         effects.show = [(board, unit.life.phase)]
@@ -274,7 +275,9 @@ class Shelf:
         for board, unit in self._units.items():
             if not unit.life.boot_overdue(moment.monotonic):
                 continue
-            waited = f"not registered {unit.life.boot_timeout_s:g} s after power on; last seen: {unit.life.phase.value}"
+            waited = (
+                f"not registered {unit.life.boot_timeout_s or 0:g} s after power on; last seen: {unit.life.phase.value}"
+            )
             outcomes = unit.life.on(LifeEvent.BOOT_TIMEOUT, moment.monotonic, waited)
             if Action.CYCLE_FOR_BOOT in outcomes:
                 effects.events.append(NewEvent(board, EventType.ALERT, {"name": BOOT_ALERT, "what": waited}))

@@ -45,7 +45,8 @@ class BoardPicture:
 
     @property
     def coming_up(self) -> bool:
-        return self.phase is not None and self.phase.coming_up
+        """It will be ready soon. A board that takes no work stays `starting` while it is on, and fills no boot slot."""
+        return self.phase is not None and self.phase.coming_up and self.labels.get("work") is not False
 
     @property
     def out_of_service(self) -> str | None:
@@ -56,6 +57,8 @@ class BoardPicture:
             return f"its agent {self.agent} is away"
         if self.phase is None:
             return f"its agent {self.agent} has not yet said in what state it is"
+        if self.labels.get("work") is False:
+            return "it takes no work (label work = false)"
         if not self.phase.in_service:
             return f"in {self.phase.value}" + (f" ({self.reason})" if self.reason else "")
         return None

@@ -90,6 +90,13 @@ def test_no_story_cycles_for_ever_or_waits_without_a_deadline(story: list[tuple[
         assert life.phase.coming_up == (life.boot_deadline is not None)
 
 
+def test_a_board_that_never_registers_is_never_late() -> None:
+    life = BoardLife(None)
+    life.follow_power(Power.ON, 0.0)
+    assert life.phase is Phase.STARTING
+    assert not life.boot_overdue(1e9)
+
+
 def test_the_diagram_shows_every_phase() -> None:
     drawn = mermaid()
     for phase in Phase:

@@ -55,6 +55,8 @@ def test_a_good_file(tmp_path: Path) -> None:
     settings = load(write(tmp_path))
     assert settings.boards["pi"].labels == {"arch": "arm64", "memory_mb": 2048}
     assert settings.feeds()["pi"].outlets == ["rack:1"]
+    assert settings.boards["pi"].registers
+    assert not settings.boards["bone"].registers
 
 
 @pytest.mark.parametrize(

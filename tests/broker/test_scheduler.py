@@ -306,6 +306,14 @@ def test_minimum_on_time(make_world):
     assert world.powers
 
 
+def test_a_board_that_takes_no_work_gets_none_and_fills_no_boot_slot(make_world):
+    world = make_world(Policy(booting_cap=1), labels={"b1": {"work": False}})
+    world.phase("b1", Phase.STARTING)
+    assert not world.scheduler.farm.board("b1").coming_up
+    assert world.scheduler.farm.board("b1").out_of_service == "it takes no work (label work = false)"
+    assert world.scheduler._boot_slots(world.now()) == 1
+
+
 def test_label_sleep_false_and_idle_zero_keep_boards_up(make_world):
     for world in (make_world(labels={"b1": {"sleep": False}}), make_world(Policy(idle_s=0))):
         world.up("b1")
