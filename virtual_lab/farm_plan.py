@@ -20,8 +20,10 @@ MAX_QEMU_BOARDS = 80
 MAX_LIGHT_BOARDS = 1000
 _LIGHTS_PER_NETWORK = 250
 POOL = ("10.77.0.100", "10.77.0.150")
-# A boot takes 15 s on an idle machine; ten boards at once under emulation on two cores take ten times that.
-QEMU_BOOT_TIMEOUT_S = 300
+# A boot takes 5 to 15 s; under emulation many at once take turns on the cores. A U-Boot that was left at its prompt, as
+# by an agent that was killed while it answered, is cycled after this.
+QEMU_BOOT_TIMEOUT_S = 120
+QEMU_BOOT_TIMEOUT_PER_BOARD_S = 30
 LIGHT_BOOT_TIMEOUT_S = 60
 # Without the early console nothing is seen of a kernel that dies before its drivers are up.
 CMDLINE = "console=ttyAMA0 earlycon=pl011,0x9000000 panic=5"
@@ -192,7 +194,9 @@ def agent_toml(plan: FarmPlan) -> str:
         spec = plan.qemu_spec(board)
         lines += _table(f"controllers.vpower-{number}", {"driver": "qmp", "socket": str(spec.qmp_socket)})
         if board.listed:
-            lines += _table(f"boards.{board.board}", _listed(board, spec, f"vpower-{number}:{OUTLET}"))
+            lines += _table(
+                f"boards.{board.board}", _listed(board, spec, f"vpower-{number}:{OUTLET}", len(plan.boards))
+            )
     for number, light in enumerate(plan.lights, 1):
         socket = str(plan.light_socket(light))
         lines += _table(f"controllers.lpower-{number}", {"driver": "qmp", "socket": socket})
@@ -220,7 +224,7 @@ def _virtual_profile(plan: FarmPlan) -> dict[str, Value | None]:
     }
 
 
-def _listed(board: QemuBoardPlan, spec: QemuBoardSpec, outlet: str) -> dict[str, Value | None]:
+def _listed(board: QemuBoardPlan, spec: QemuBoardSpec, outlet: str, boards: int) -> dict[str, Value | None]:
     return {
         "feed": [outlet],
         "macs": [board.mac],
@@ -230,5 +234,5 @@ def _listed(board: QemuBoardPlan, spec: QemuBoardSpec, outlet: str) -> dict[str,
         "uuid": spec.uuid if board.own_environment else None,  # the default U-Boot does not know it
         "console": f"unix:{spec.console_socket}",
         "labels": {"arch": "arm64", "virtual": True},
-        "boot_timeout_s": QEMU_BOOT_TIMEOUT_S,
+        "boot_timeout_s": max(QEMU_BOOT_TIMEOUT_S, boards * QEMU_BOOT_TIMEOUT_PER_BOARD_S),
     }

@@ -42,19 +42,37 @@ def become_nobody():
 
 
 class Pump:
-    """The frame pump in a forked child; `-m virtual_lab.frame_pump` would need an interpreter that nobody can run."""
+    """The frame pump in a forked child; `-m virtual_lab.frame_pump` would need an interpreter that nobody can run.
 
-    def __init__(self, pairs):
-        stop, self._stop = socket.socketpair()
+    It is forked before anything else: a fork of a process with threads, which pyroute2 may have, can hang.
+    """
+
+    def __init__(self):
+        ours, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
-            self._stop.close()
-            frame_pump.run([(socket.socket(fileno=a), socket.socket(fileno=b)) for a, b in pairs], stop)
+            ours.close()
+            self._wait_and_run(theirs)
             os._exit(0)
-        stop.close()
+        theirs.close()
+        self._control = ours
+
+    @staticmethod
+    def _wait_and_run(control):
+        if sys.argv[1] == "nobody" and os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+        said, ends, _, _ = socket.recv_fds(control, 1, 64)
+        if said:
+            sockets = [socket.socket(fileno=end) for end in ends]
+            frame_pump.run(list(zip(sockets[::2], sockets[1::2], strict=True)), control)
+
+    def start(self, pairs):
+        socket.send_fds(self._control, [b"!"], [end for pair in pairs for end in pair])
 
     def end(self):
-        self._stop.close()
+        self._control.close()
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status)
 
@@ -119,7 +137,7 @@ class Port:
         return checksum(target + source + struct.pack(">BBH", 0, 6, length) + answer)
 
 
-def identity(folder):
+def identity(folder, pump):
     before, outside = namespace.network_identity(), os.geteuid()
     mapped = namespace.enter_private_network()
     names = [name for _, name in socket.if_nameindex()]
@@ -132,37 +150,37 @@ def identity(folder):
     }  # fmt: skip
 
 
-def frames(kind):
+def frames(kind, pump):
     network.build_bridge()
     cables = network.lay_cables([CableEnd("52:54:00:77:00:01"), CableEnd(MAC, ADDRESS)], kind)
-    pump = Pump([cable.pump for cable in cables]) if kind is CableKind.VETH else None
+    if kind is CableKind.VETH:
+        pump.start([cable.pump for cable in cables])
     port = Port(cables[1])
     bridge = port.ask_for_bridge()
     with socket.create_server((network.BRIDGE_ADDRESS, 1883)) as server:
         wrong = port.syn(bridge, 1883)
         server.settimeout(5)
     macs = Path("/proc/net/dev").read_text()  # the far ends of veths are elsewhere
-    ended = pump.end() if pump else 0
-    return {"bridge": bridge.hex(":"), "checksum": wrong, "interfaces": macs.count("veth0q"), "pump": ended}
+    return {"bridge": bridge.hex(":"), "checksum": wrong, "interfaces": macs.count("veth0q"), "pump": pump.end()}
 
 
-def tap(folder):
+def tap(folder, pump):
     namespace.enter_private_network()
-    return frames(CableKind.TAP) if network.tap_is_possible() else {"impossible": True}
+    return frames(CableKind.TAP, pump) if network.tap_is_possible() else {"impossible": True}
 
 
-def veth(folder):
+def veth(folder, pump):
     namespace.enter_private_network()
-    return frames(CableKind.VETH)
+    return frames(CableKind.VETH, pump)
 
 
-def uboot(folder):
+def uboot(folder, pump):
     """A real U-Boot does DHCP and TFTP with dnsmasq through the veth and the pump."""
     namespace.enter_private_network()
     network.build_bridge()
     tools = find_tools()
     [cable] = network.lay_cables([CableEnd(MAC, None)], CableKind.VETH)
-    pump = Pump([cable.pump])
+    pump.start([cable.pump])
     base = folder / "base.dtb"
     qemu_board.dump_device_tree(tools, base)
     spec = qemu_board.QemuBoardSpec("virt-2", MAC, folder, folder, own_environment=False)
@@ -223,6 +241,7 @@ def wait_for_text(path, wanted, seconds):
 SCENARIOS = {"identity": identity, "tap": tap, "veth": veth, "uboot": uboot}
 
 if __name__ == "__main__":
+    the_pump = Pump()
     if sys.argv[1] == "nobody" and os.geteuid() == 0:
         become_nobody()
-    sys.stdout.write(json.dumps(SCENARIOS[sys.argv[2]](Path(sys.argv[3]))) + "\n")
+    sys.stdout.write(json.dumps(SCENARIOS[sys.argv[2]](Path(sys.argv[3]), the_pump)) + "\n")
