@@ -47,6 +47,7 @@ STOP_GRACE_S = 12.0
 LAST_WORDS_S = 2.0
 """For answers and events on a clean stop; events that are not said wait on disk."""
 POWER_TASK = "power-"
+"""How tasks are named that switch power: a clean stop waits for these."""
 NO_DEADLINE_S = 3600.0
 """How long the deadline task sleeps when no board is coming up; a change of any board wakes it."""
 
@@ -296,7 +297,7 @@ class Agent:
             if self.netboot is not None:
                 self.netboot.new_boot(board)
         for board in effects.cycle:
-            self.begin(self.commands.cycle_for_boot(board), f"boot-retry-{board}")
+            self.begin(self.commands.cycle_for_boot(board), f"{POWER_TASK}boot-retry-{board}")
         for board, phase in effects.show:
             self.begin(self._show(board, phase), f"show-{board}")
         self._deadlines_changed.set()

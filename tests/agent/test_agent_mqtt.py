@@ -204,6 +204,23 @@ def test_a_clean_stop_ends_what_is_under_way_and_says_offline_last(bench: Bench)
     assert last["payload"]["state"] == "offline"
 
 
+def test_a_clean_stop_does_not_cut_a_boot_retry_short(bench: Bench) -> None:
+    """A board that is late is cycled by the agent itself; a stop in the middle must not leave it off."""
+    text = bench.settings.read_text()
+    bench.settings.write_text(text.replace("boot_timeout_s = 120", "boot_timeout_s = 5"))
+    heard = bench.ready()
+    bench.publish("boardhand/board/pi/power/set", "on")
+    heard.wait(result_of("pi"))
+    (bench.outlets / "slow").write_text("1.5")
+    end = time.monotonic() + DEADLINE_S
+    while not (bench.outlets / "begun").exists():  # the retry's off is under way
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert bench.end(signal.SIGTERM) == 0
+    assert (bench.outlets / "log").read_text().splitlines() == ["pi on", "pi off", "pi on"]
+    assert (bench.outlets / "pi").read_text() == "on"
+
+
 def test_a_second_agent_on_the_same_state_is_refused(bench: Bench) -> None:
     bench.ready()
     second = subprocess.run(
