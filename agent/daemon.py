@@ -5,17 +5,13 @@ Order of work for whatever happens: the shelf decides, the effects are stored in
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import socket
 import sqlite3
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
-from typing import IO
 
 from agent import netboot_bridge
 from agent.commands import CommandDesk
@@ -28,8 +24,8 @@ from agent.power.journal import Journal
 from agent.power.service import FindingKind, PowerService
 from agent.settings import AgentSettings
 from agent.shelf import BoardPlan, Effects, Moment, Shelf
+from agent.state_folder import AgentError, hold
 from agent.voice import Voice
-from daemon.foreground import DaemonError
 from daemon.mqtt_link import Message, MqttLink, Will
 from daemon.store import Store
 from netboot.events import NetbootEvent
@@ -50,10 +46,6 @@ POWER_TASK = "power-"
 """How tasks are named that switch power: a clean stop waits for these."""
 NO_DEADLINE_S = 3600.0
 """How long the deadline task sleeps when no board is coming up; a change of any board wakes it."""
-
-
-class AgentError(DaemonError):
-    """The agent cannot run; the message says why and what to do."""
 
 
 def moment() -> Moment:
@@ -86,7 +78,7 @@ class Agent:
             StoreError: the state file cannot be used.
         """
         state_dir = self.settings.agent.state_dir
-        lock = _lock(state_dir)
+        lock = hold(state_dir)
         store = await Store.open(state_dir / "agent.db", MIGRATIONS)
         try:
             await self._start(store)
@@ -375,27 +367,3 @@ def _board_info(settings: AgentSettings, name: str) -> BoardInfo:
         console=board.console,
         image=board.profile,
     )
-
-
-def _lock(state_dir: Path) -> IO[str]:
-    """Hold the state folder for this process alone.
-
-    Raises:
-        AgentError: another agent holds it, or it cannot be made.
-    """
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        handle = (state_dir / "agent.lock").open("a+")
-    except OSError as error:
-        raise AgentError(f"{state_dir}: cannot be used as state_dir: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        raise AgentError(
-            f"{state_dir}: another agent runs with this state_dir; stop it, or give this one its own"
-        ) from None
-    handle.truncate(0)
-    handle.write(f"{os.getpid()}\n")
-    handle.flush()
-    return handle
