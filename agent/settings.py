@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from agent.power.settings import BoardFeed, ControllerSettings
+from agent.power.driver_kind import ControllerSettings
+from agent.power.settings import BoardFeed
 from daemon.mqtt_settings import MqttSettings
 from daemon.settings_file import FileSettings, load_settings
 from netboot.profile import BootProfile

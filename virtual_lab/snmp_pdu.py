@@ -218,7 +218,7 @@ def qmp_hook(sockets: dict[str, Path]) -> Hook:
     """A hook that switches a QEMU machine per outlet through its QMP socket, as boardhand's own driver does."""
     from agent.power.drivers.qmp import OUTLET, QmpDriver
     from agent.power.errors import PowerError
-    from agent.power.settings import QmpSettings
+    from agent.power.kinds.qmp import QmpSettings
 
     async def switch(outlet: str, on: bool) -> None:  # noqa: FBT001 - as Driver.set
         if outlet in sockets:

@@ -5,11 +5,11 @@ A call that does not return in the driver's time counts as unanswered, and the q
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.power.driver import Driver, OutletDescription, ShowsPhase
+from agent.power.driver import Driver, Identifies, OutletDescription, ReadsMany, ShowsPhase
 from agent.power.errors import BusyError, InternalError, PowerError, UnreachableError
 from wire.phases import Phase, Power
 
@@ -50,6 +50,47 @@ class ControllerQueue:
 
     async def read(self, outlet: str) -> float | None:
         return await self._submit(lambda: self.driver.read(outlet), outlet)
+
+    async def get_many(self, outlets: Sequence[str]) -> Mapping[str, Power | PowerError]:
+        """The state of each outlet, or why it is not known. Asked in one question where the device can; otherwise
+        one by one, so that a command need not wait for all, and no further once the device is silent."""
+        driver = self.driver
+        if isinstance(driver, ReadsMany):
+            many: ReadsMany = driver
+            try:
+                return await self._submit(lambda: many.get_many(outlets), None)
+            except PowerError as problem:
+                return dict.fromkeys(outlets, problem)
+        found: dict[str, Power | PowerError] = {}
+        silence: UnreachableError | None = None
+        for outlet in outlets:
+            try:
+                found[outlet] = silence or await self.get(outlet)
+            except UnreachableError as problem:
+                found[outlet] = silence = problem
+            except PowerError as problem:
+                found[outlet] = problem
+        return found
+
+    async def read_many(self, outlets: Sequence[str]) -> Mapping[str, float | None]:
+        """Watts of each outlet; None where it is not measured.
+
+        Raises:
+            PowerError: the device did not answer, or answered no.
+        """
+        driver = self.driver
+        if isinstance(driver, ReadsMany):
+            many: ReadsMany = driver
+            return await self._submit(lambda: many.read_many(outlets), None)
+        return {outlet: await self.read(outlet) for outlet in outlets}
+
+    async def identify(self) -> str | None:
+        """What the device is; None where its driver does not ask."""
+        driver = self.driver
+        if not isinstance(driver, Identifies):
+            return None
+        identifies: Identifies = driver
+        return await self._submit(identifies.identify, None)
 
     async def describe(self) -> list[OutletDescription]:
         return await self._submit(self.driver.describe, None)

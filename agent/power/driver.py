@@ -1,8 +1,10 @@
 """What a power driver is. One driver object stands for one physical controller."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from agent.power.errors import PowerError
 from wire.phases import Phase, Power
 
 
@@ -19,6 +21,8 @@ class Timing:
             otherwise.
         attempts: how often a set may be sent when its answer is lost; at least 1.
         call_timeout_s: longest time one call of the driver may take; after it the call counts as unanswered.
+        answer_deadline_s: a device that has answered nothing for this long, counted from the first command to an
+            outlet, is reported as unreachable, however many attempts are left.
     """
 
     verify_deadline_s: float = 5.0
@@ -27,6 +31,7 @@ class Timing:
     min_off_s: float = 2.0
     attempts: int = 3
     call_timeout_s: float = 10.0
+    answer_deadline_s: float = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,27 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Let go of the device. Never raises for hardware faults."""
+
+
+@runtime_checkable
+class ReadsMany(Protocol):
+    """A driver whose device can tell of several outlets in one question."""
+
+    async def get_many(self, outlets: Sequence[str]) -> Mapping[str, Power | PowerError]:
+        """As `get`, for each of `outlets`. One that is wrong has its error in its place; a device that is silent
+        raises `UnreachableError` for all."""
+
+    async def read_many(self, outlets: Sequence[str]) -> Mapping[str, float | None]:
+        """As `read`, for each of `outlets`."""
+
+
+@runtime_checkable
+class Identifies(Protocol):
+    """A driver that finds out what its device is."""
+
+    async def identify(self) -> str:
+        """What the device is, and why that is believed, as one clause for people: `apc-rpdu2: sysObjectID
+        1.3.6.1.4.1.318.1.3.4.6`. Errors as for `get`."""
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from agent.power.boards import BoardEntry
 from agent.power.clock import Clock
 from agent.power.controller_queue import ControllerQueue
-from agent.power.errors import PowerError, UnreachableError
+from agent.power.errors import PowerError
 from agent.power.feed import OutletRef, feed_power
 from wire.payloads import ErrorInfo
 from wire.phases import Power
@@ -101,18 +101,11 @@ class Readings:
         self, name: str, refs: list[OutletRef], still: Callable[[BoardEntry], bool]
     ) -> dict[OutletRef, float | None]:
         changed: dict[OutletRef, float | None] = {}
-        silence: UnreachableError | None = None
+        found = await self._queues[name].get_many([ref.outlet for ref in refs])
         for ref in refs:
-            power = Power.UNKNOWN
-            problem: PowerError | None = None
-            try:
-                if silence is not None:
-                    raise silence  # a device that did not answer for one outlet is not asked for the other 47
-                power = await self._queues[name].get(ref.outlet)
-            except UnreachableError as error:
-                problem = silence = error
-            except PowerError as error:
-                problem = error
+            answer = found.get(ref.outlet, Power.UNKNOWN)
+            problem = answer if isinstance(answer, PowerError) else None
+            power = Power.UNKNOWN if isinstance(answer, PowerError) else answer
             if still(self._board_of[ref]) and self.take(ref, power, problem):
                 changed[ref] = self.off_since.get(ref)
         return changed

@@ -14,7 +14,7 @@ from agent.power.feed import OutletRef
 from agent.power.journal import Journal, OpenOperation
 from agent.power.outcomes import FindingKind, PowerOutcome, StartFinding
 from agent.power.readings import Readings
-from agent.power.settings import BoardFeed, ControllerSettings
+from agent.power.settings import BoardFeed, ControllerBase
 from agent.power.switching import (
     CallFailed,
     CannotReadBack,
@@ -58,7 +58,7 @@ class PowerService:
 
     def __init__(
         self,
-        controllers: Mapping[str, ControllerSettings],
+        controllers: Mapping[str, ControllerBase],
         feeds: Mapping[str, BoardFeed],
         *,
         journal: Journal,
@@ -68,9 +68,11 @@ class PowerService:
         poll_every_s: float = POLL_EVERY_S,
     ) -> None:
         check_feeds(controllers, feeds)
-        make = driver_factory or DriverFactory()
+        self._make = driver_factory or DriverFactory()
         self._controllers = dict(controllers)
-        self._queues = {name: ControllerQueue(name, make(name, settings)) for name, settings in controllers.items()}
+        self._queues = {
+            name: ControllerQueue(name, self._make(name, settings)) for name, settings in controllers.items()
+        }
         self._boards = {name: BoardEntry(name, feed, feed.refs) for name, feed in feeds.items()}
         self._journal = journal
         self._clock: Clock = clock or SystemClock()
@@ -105,6 +107,7 @@ class PowerService:
             self._poller.cancel()
             await asyncio.wait([self._poller])
         await asyncio.gather(*(queue.close() for queue in self._queues.values()))
+        await self._make.close()
 
     # --- what callers ask ----------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from agent.power.drivers.qmp import OUTLET, QmpDriver
-from agent.power.settings import QmpSettings
+from agent.power.kinds.qmp import QmpSettings
 from virtual_lab import light_steps
 from virtual_lab.light_power import PowerSwitch, RunState
 from wire.phases import Power

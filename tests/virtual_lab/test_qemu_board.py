@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from agent.power.drivers.qmp import OUTLET, QmpDriver
-from agent.power.settings import QmpSettings
+from agent.power.kinds.qmp import QmpSettings
 from virtual_lab import device_tree, lab_tools, qemu_board
 from virtual_lab.lab_tools import LabTools, MissingToolError, find_tools
 from virtual_lab.namespace import LabError

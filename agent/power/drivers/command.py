@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Self
 
 from agent.power.driver import OutletDescription, Timing
+from agent.power.driver_kind import DriverContext
 from agent.power.errors import ConfigurationError, RefusedError, UnreachableError
-from agent.power.settings import OUTLET_PLACEHOLDER, CommandSettings
+from agent.power.kinds.command import OUTLET_PLACEHOLDER, CommandSettings
 from wire.phases import Power
 
 KEPT_OUTPUT_BYTES = 4096
@@ -178,3 +179,8 @@ def _last_line(output: bytes) -> str:
     lines = output.decode(errors="replace").split("\n")
     said = [line.strip() for line in lines if line.strip()]
     return said[-1][:200] if said else "it said nothing"
+
+
+def make(name: str, settings: CommandSettings, _context: DriverContext) -> CommandDriver:
+    """The driver of one controller."""
+    return CommandDriver(name, settings)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.power.driver import OutletDescription, Timing
+from agent.power.driver_kind import DriverContext
 from agent.power.errors import ConfigurationError, RefusedError, UnreachableError
-from agent.power.settings import QmpSettings
+from agent.power.kinds.qmp import QmpSettings
 from wire.phases import Power
 
 OUTLET = "1"
@@ -166,3 +167,8 @@ class _Qmp:
         if "event" in message:
             self.events.add(str(message["event"]))
         return message
+
+
+def make(name: str, settings: QmpSettings, _context: DriverContext) -> QmpDriver:
+    """The driver of one controller."""
+    return QmpDriver(name, settings)

@@ -18,8 +18,9 @@ from typing import TypeVar
 import serial
 
 from agent.power.driver import OutletDescription, Timing
+from agent.power.driver_kind import DriverContext
 from agent.power.errors import ConfigurationError, PowerError, UnreachableError
-from agent.power.settings import SerialCableSettings
+from agent.power.kinds.serial_cable import SerialCableSettings
 from wire.phases import Phase, Power
 
 T = TypeVar("T")
@@ -176,3 +177,8 @@ class SerialCableDriver:
         return UnreachableError(
             f"{device} cannot be used: {problem}", controller=self._name, outlet=OUTLET, do="plug the cable in"
         )
+
+
+def make(name: str, settings: SerialCableSettings, _context: DriverContext) -> SerialCableDriver:
+    """The driver of one controller."""
+    return SerialCableDriver(name, settings)

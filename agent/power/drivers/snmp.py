@@ -4,10 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from agent.power.driver import OutletDescription, Timing
+from agent.power.driver_kind import DriverContext
 from agent.power.drivers.snmp_families import FAMILIES, Family
 from agent.power.drivers.snmp_session import SYS_OBJECT_ID, EnginePool, SnmpSession
 from agent.power.errors import ConfigurationError
-from agent.power.settings import SnmpSettings
+from agent.power.kinds.snmp import SnmpSettings
 from wire.phases import Power
 
 MAX_OUTLETS = 256
@@ -117,3 +118,8 @@ def _integer(value: Any) -> int:
         return int(value)
     except (TypeError, ValueError):
         return -1
+
+
+def make(name: str, settings: SnmpSettings, context: DriverContext) -> SnmpDriver:
+    """The driver of one PDU; SNMP engines are shared by all of one agent."""
+    return SnmpDriver(name, settings, context.share(EnginePool, EnginePool))

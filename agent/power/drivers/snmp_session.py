@@ -18,7 +18,7 @@ from pysnmp.hlapi.v3arch import asyncio as pysnmp  # type: ignore[import-untyped
 from pysnmp.proto import errind  # type: ignore[import-untyped]
 
 from agent.power.errors import AuthenticationError, ConfigurationError, PowerError, RefusedError, UnreachableError
-from agent.power.settings import SnmpSettings
+from agent.power.kinds.snmp import SnmpSettings
 
 SYS_OBJECT_ID = "1.3.6.1.2.1.1.2.0"
 TIMER_RESOLUTION_S = 0.1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from agent.power.driver import OutletDescription, Timing
 from agent.power.errors import UnreachableError
-from agent.power.settings import CommandSettings
+from agent.power.kinds.command import CommandSettings
 from wire.phases import Power
 
 QUICK = Timing(
@@ -73,6 +73,20 @@ class FakeDriver:
     async def show(self, outlet, phase):
         await self._enter("show", outlet, phase)
         self.shown.append((outlet, phase))
+
+    async def close(self):
+        self.closed = True
+
+
+class Factory:
+    """Hands out drivers that were made before."""
+
+    def __init__(self, make):
+        self.make = make
+        self.closed = False
+
+    def __call__(self, name, settings):
+        return self.make(name)
 
     async def close(self):
         self.closed = True

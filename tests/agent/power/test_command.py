@@ -8,7 +8,7 @@ import pytest
 from agent.power.controller_queue import ControllerQueue
 from agent.power.drivers.command import CommandDriver
 from agent.power.errors import ConfigurationError, RefusedError, UnreachableError
-from agent.power.settings import CommandSettings
+from agent.power.kinds.command import CommandSettings
 from wire.phases import Power
 
 

@@ -9,7 +9,7 @@ import pytest
 from agent.power.controller_queue import ControllerQueue
 from agent.power.drivers.qmp import QmpDriver
 from agent.power.errors import ConfigurationError, UnreachableError
-from agent.power.settings import QmpSettings
+from agent.power.kinds.qmp import QmpSettings
 from wire.phases import Power
 
 U_BOOT = Path("/usr/lib/u-boot/qemu_arm64/u-boot.bin")

@@ -10,8 +10,9 @@ from agent.power.controller_queue import ControllerQueue
 from agent.power.drivers.serial_cable import SerialCableDriver, leds_of
 from agent.power.errors import ConfigurationError, UnreachableError
 from agent.power.journal import Journal, MemoryStore
+from agent.power.kinds.serial_cable import SerialCableSettings
 from agent.power.service import PowerService
-from agent.power.settings import BoardFeed, SerialCableSettings
+from agent.power.settings import BoardFeed
 from virtual_lab.serial_cable import VirtualCable
 from wire.phases import ErrorKind, Phase, Power, PowerAction
 

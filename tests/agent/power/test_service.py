@@ -37,7 +37,7 @@ async def make(fakes):
             {name: BoardFeed(outlets=feed) if isinstance(feed, list) else feed for name, feed in feeds.items()},
             journal=Journal(store, boot),
             on_power=lambda board, power: changes.append((board, power)),
-            driver_factory=lambda name, _: drivers[name],
+            driver_factory=fakes.Factory(lambda name: drivers[name]),
             poll_every_s=poll_every_s,
         )
         services.append(service)
@@ -229,7 +229,7 @@ def test_feeds_that_cannot_be_are_refused(fakes, feeds, text):
             {name: BoardFeed(outlets=feed) for name, feed in feeds.items()},
             journal=None,
             on_power=lambda *_: None,
-            driver_factory=lambda *_: fakes.FakeDriver(),
+            driver_factory=fakes.Factory(lambda _: fakes.FakeDriver()),
         )
 
 
@@ -245,7 +245,8 @@ AGENT_THAT_IS_KILLED = """
 import asyncio, pathlib, sys
 from agent.power.journal import JOURNAL_SCHEMA, Journal
 from agent.power.service import PowerService
-from agent.power.settings import BoardFeed, CommandSettings
+from agent.power.kinds.command import CommandSettings
+from agent.power.settings import BoardFeed
 from daemon.store import Store
 from wire.phases import PowerAction
 

@@ -3,8 +3,11 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from agent.power.driver_kind import ControllerSettings
 from agent.power.feed import OutletRef, feed_power
-from agent.power.settings import BoardFeed, CommandSettings, ControllerSettings, FeedSettings, SnmpSettings
+from agent.power.kinds.command import CommandSettings
+from agent.power.kinds.snmp import SnmpSettings
+from agent.power.settings import BoardFeed
 from wire.phases import Power
 
 ANY = TypeAdapter(ControllerSettings)
@@ -16,7 +19,6 @@ def test_the_driver_chooses_the_model():
     assert isinstance(snmp, SnmpSettings)
     assert isinstance(command, CommandSettings)
     assert (snmp.port, snmp.version, snmp.family) == (161, "2c", "auto")
-    assert FeedSettings is BoardFeed
 
 
 @pytest.mark.parametrize(

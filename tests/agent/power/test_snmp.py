@@ -12,10 +12,12 @@ import pytest
 from agent.power.controller_queue import ControllerQueue
 from agent.power.driver_factory import DriverFactory
 from agent.power.drivers.snmp_families import FAMILIES
+from agent.power.drivers.snmp_session import EnginePool
 from agent.power.errors import AuthenticationError, ConfigurationError, UnreachableError
 from agent.power.journal import Journal, MemoryStore
+from agent.power.kinds.snmp import SnmpSettings
 from agent.power.service import PowerService
-from agent.power.settings import BoardFeed, SnmpSettings
+from agent.power.settings import BoardFeed
 from virtual_lab.snmp_pdu import PduSettings, VirtualPdu
 from virtual_lab.snmp_pdu_engine import V3User
 from wire.phases import ErrorKind, Power, PowerAction
@@ -272,10 +274,11 @@ async def test_engines_are_shared_per_credential_set(secrets):
         drivers += [factory(str(n), SnmpSettings(**base, port=two.port, **others)) for n in range(3)]
         answers = await asyncio.gather(*(driver.get("1") for driver in drivers))
         assert answers == [Power.OFF] * 6
-        assert [shared.users for shared in factory._engines._engines.values()] == [3, 3]
+        pool = factory._context.share(EnginePool, EnginePool)
+        assert [shared.users for shared in pool._engines.values()] == [3, 3]
         for driver in drivers:
             await driver.close()
-        assert factory._engines._engines == {}
+        assert pool._engines == {}
 
 
 class Recording:
