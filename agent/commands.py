@@ -44,6 +44,10 @@ class CommandDesk:
             log.warning("%s", verdict.error.message)
             self._refuse(board, verdict.id, None, verdict.error)
             return
+        bound = self._bound_neighbour(board, verdict)
+        if bound is not None:
+            self._refuse(board, verdict.id, verdict.power, bound)
+            return
         if self._agent.stopping:
             error = ErrorInfo(
                 kind=ErrorKind.BUSY, message=f"board {board}: the agent is being stopped; try again later"
@@ -57,6 +61,17 @@ class CommandDesk:
             self._refuse(board, verdict.id, verdict.power, error)
             return
         self._agent.begin(self._carry_out(board, verdict), f"power-{board}")
+
+    def _bound_neighbour(self, board: str, command: PowerCommand) -> ErrorInfo | None:
+        """Why a board that would lose its power with this one must not."""
+        if command.power is PowerAction.ON or (command.force and self._force_allowed):
+            return None
+        for other in self._agent.power.moved_with(board, command.power):
+            lease = self.leases.held(other, datetime.now(UTC))
+            if lease is not None and lease.token != command.token:
+                message = f"board {board}: shares its outlet with {other}, which {lease.holder} has leased; wait for it"
+                return ErrorInfo(kind=ErrorKind.NOT_ALLOWED, message=message)
+        return None
 
     def _refuse(self, board: str, command_id: str | None, action: PowerAction | None, error: ErrorInfo) -> None:
         power = self._agent.power.last(board)
@@ -82,7 +97,8 @@ class CommandDesk:
                 return
         if command.force:
             log.warning("board %s: %s forced", board, command.power.value)
-        result = await self.switch(board, command.power, command.purpose, command.id)
+        force = command.force and self._force_allowed
+        result = await self.switch(board, command.power, command.purpose, command.id, force=force)
         payload = encode(result)
         if command.id is not None:
             try:
@@ -92,7 +108,14 @@ class CommandDesk:
         agent.voice.say(agent.topics.power_result(board), payload)
 
     async def switch(
-        self, board: str, action: PowerAction, purpose: Purpose, command_id: str | None = None
+        self,
+        board: str,
+        action: PowerAction,
+        purpose: Purpose,
+        command_id: str | None = None,
+        *,
+        min_off_s: float | None = None,
+        force: bool = False,
     ) -> PowerResult:
         """Switch a board; the shelf knows before and after. Never raises for hardware."""
         agent = self._agent
@@ -100,10 +123,17 @@ class CommandDesk:
         self._waiting[board] = self._waiting.get(board, 0) + 1
         try:
             async with lock:
-                agent.submit(agent.shelf.command_begun(board, action, purpose))
-                operation = command_id or f"op-{uuid.uuid4()}"
-                outcome = await agent.power.switch(board, action, operation_id=f"{board}/{operation}")
+                moved = agent.power.moved_with(board, action)
+                for name in (board, *moved):
+                    agent.submit(agent.shelf.command_begun(name, action, purpose))
+                operation = f"{board}/{command_id or f'op-{uuid.uuid4()}'}"
+                outcome = await agent.power.switch(
+                    board, action, operation_id=operation, min_off_s=min_off_s, force=force
+                )
                 effects = agent.shelf.command_ended(board, action, outcome.power, outcome.error, agent.moment())
+                for name in moved:
+                    power = agent.power.last(name)
+                    effects.add(agent.shelf.command_ended(name, action, power, outcome.error, agent.moment()))
                 await agent.apply(effects)
         finally:
             self._waiting[board] -= 1
@@ -117,6 +147,11 @@ class CommandDesk:
             error=outcome.error,
             took_ms=round(outcome.took_ms, 3),
         )
+
+    async def enforce(self, board: str, action: PowerAction, purpose: Purpose) -> None:
+        """Somebody else changed the board's power, and its settings want it back."""
+        log.warning("board %s: its power was changed by somebody else; switching it %s", board, action.value)
+        await self.switch(board, action, purpose)
 
     async def cycle_for_boot(self, board: str) -> None:
         """The board did not come up: cycle it once, unless somebody has switched it off meanwhile."""

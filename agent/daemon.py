@@ -19,9 +19,11 @@ from agent.inbox import Inbox
 from agent.memory import MIGRATIONS, Memory
 from agent.outbox import Outbox
 from agent.power.clock import kernel_boot_id
+from agent.power.driver_factory import DriverFactory
+from agent.power.driver_kind import DriverContext
 from agent.power.errors import PowerError
 from agent.power.journal import Journal
-from agent.power.service import FindingKind, PowerService
+from agent.power.service import FindingKind, Listeners, PowerService
 from agent.settings import AgentSettings
 from agent.shelf import BoardPlan, Effects, Moment, Shelf
 from agent.state_folder import AgentError, hold
@@ -31,7 +33,7 @@ from daemon.store import Store
 from netboot.events import NetbootEvent
 from netboot.server import NetbootServer
 from wire import CONTRACT_VERSION
-from wire.payloads import AgentInfo, AgentState, BoardInfo, Registration, encode
+from wire.payloads import AgentInfo, AgentState, BoardInfo, ErrorInfo, Registration, encode
 from wire.phases import Phase, Power, Presence
 from wire.topics import Topics
 
@@ -98,7 +100,12 @@ class Agent:
         self.outbox = Outbox(store, agent=self.name, session=self.session, max_events=table.outbox_max_events)
         self.voice = Voice(self.outbox, self.topics.event)
         plans = {
-            name: BoardPlan(board.boot_timeout_s if board.registers else None, board.boot_retries)
+            # A board that must never go off is not cycled for being late, either.
+            name: BoardPlan(
+                board.boot_timeout_s if board.registers else None,
+                0 if board.never_off else board.boot_retries,
+                board.on_change,
+            )
             for name, board in settings.boards.items()
         }
         self.shelf = Shelf(self.name, self.session, plans, moment())
@@ -108,7 +115,9 @@ class Agent:
                 settings.controllers,
                 settings.feeds(),
                 journal=journal,
-                on_power=self._power_read,
+                listeners=Listeners(self._power_read, self._power_unreadable),
+                driver_factory=DriverFactory(DriverContext(mqtt=settings.mqtt)),
+                circuits={name: circuit.inrush_spacing_s for name, circuit in settings.circuits.items()},
                 poll_every_s=table.read_back_s,
             )
         except PowerError as error:
@@ -134,9 +143,11 @@ class Agent:
         numbers = await self.outbox.sequence_numbers()
         findings = await self.power.start()
         effects = Effects()
+        cut_short = {finding.board for finding in findings if finding.kind is FindingKind.INTERRUPTED}
         for board in self.shelf.boards:
             self.shelf.unit(board).seq = numbers.get(board, 0)
-            effects.add(self.shelf.restore(board, stored.get(board), self.power.last(board), moment()))
+            power = self.power.last(board)
+            effects.add(self.shelf.restore(board, stored.get(board), power, moment(), interrupted=board in cut_short))
         for finding in findings:
             log.warning("%s", finding.message)
             if finding.kind is FindingKind.INTERRUPTED and finding.board in self.shelf:
@@ -288,6 +299,8 @@ class Agent:
         for board in effects.new_boot:
             if self.netboot is not None:
                 self.netboot.new_boot(board)
+        for board, action, purpose in effects.enforce:
+            self.begin(self.commands.enforce(board, action, purpose), f"{POWER_TASK}enforce-{board}")
         for board in effects.cycle:
             self.begin(self.commands.cycle_for_boot(board), f"{POWER_TASK}boot-retry-{board}")
         for board, phase in effects.show:
@@ -309,7 +322,7 @@ class Agent:
 
     def submit_if_any(self, effects: Effects) -> None:
         """`submit`, unless there is nothing to do."""
-        if effects.events or effects.changed or effects.cycle or effects.alerts:
+        if effects.events or effects.changed or effects.cycle or effects.enforce or effects.alerts:
             self.submit(effects)
 
     # --- what is heard ---------------------------------------------------------------------------------------
@@ -319,6 +332,9 @@ class Agent:
             # What the first read-back means depends on what was stored; `_restore` takes it up.
             return
         self.submit_if_any(self.shelf.power_read(board, power, moment()))
+
+    def _power_unreadable(self, board: str, error: ErrorInfo | None) -> None:
+        self.submit_if_any(self.shelf.unreadable(board, error, moment()))
 
     def _netboot_event(self, event: NetbootEvent) -> None:
         heard = netboot_bridge.heard(event)
@@ -362,8 +378,12 @@ def _board_info(settings: AgentSettings, name: str) -> BoardInfo:
         uuid=board.uuid,
         address=None if board.address is None else str(board.address),
         # The broker must not wake a board, nor wait for one, that will never ask for work.
-        labels=board.labels if board.registers else {"work": False, **board.labels},
-        feed=board.feed,
+        labels={
+            **({} if board.registers else {"work": False}),
+            **({"sleep": False} if board.never_off else {}),
+            **board.labels,
+        },
+        feed=board.outlets,
         console=board.console,
         image=board.profile,
     )

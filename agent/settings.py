@@ -9,7 +9,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agent.power.driver_kind import ControllerSettings
-from agent.power.settings import BoardFeed
+from agent.power.feed import FeedKind
+from agent.power.settings import BoardFeed, CircuitSettings, Seconds
+from agent.power_watch import OnChange
 from daemon.mqtt_settings import MqttSettings
 from daemon.settings_file import FileSettings, load_settings
 from netboot.profile import BootProfile
@@ -106,11 +108,24 @@ class NetbootTable(Table):
         return self
 
 
+class FeedOutlet(Table):
+    """One outlet of a feed that needs more said than its name."""
+
+    outlet: str
+    settle_s: Seconds
+    """Rest after it has switched, before the next outlet of the feed is touched."""
+
+
 class BoardTable(Table):
     """`[boards.NAME]`."""
 
-    feed: list[str] = Field(min_length=1)
+    feed: list[str | FeedOutlet] = Field(min_length=1)
     """`controller:outlet`, in the order of switching on."""
+    feed_is: Literal["chain", "parallel"] | None = None
+    """Whether each outlet hangs on the one before, or each feeds the board by itself."""
+    never_off: bool = False
+    on_change: OnChange = OnChange.ADOPT
+    """What to do when somebody else changed the board's power."""
     macs: list[Mac] = []
     address: IPv4Address | None = None
     profile: Id | None = None
@@ -128,6 +143,11 @@ class BoardTable(Table):
     """Take this board's MAC address as proof: only for boards that somebody else netboots."""
 
     @property
+    def outlets(self) -> list[str]:
+        """The feed's outlets by name."""
+        return [entry.outlet if isinstance(entry, FeedOutlet) else entry for entry in self.feed]
+
+    @property
     def registers(self) -> bool:
         """Whether it can ever register. One that cannot is switched and read back, and nothing more is expected."""
         return self.profile is not None or self.trust_mac
@@ -140,6 +160,7 @@ class AgentSettings(FileSettings):
     mqtt: MqttSettings = MqttSettings()
     netboot: NetbootTable | None = None
     profiles: dict[Id, ProfileTable] = Field(default={})
+    circuits: dict[Id, CircuitSettings] = Field(default={})
     controllers: dict[Id, ControllerSettings] = Field(default={})
     boards: dict[Id, BoardTable] = Field(default={})
 
@@ -147,7 +168,10 @@ class AgentSettings(FileSettings):
         """What the power service needs to know of each board."""
         return {
             name: BoardFeed(
-                outlets=board.feed,
+                outlets=board.outlets,
+                kind=FeedKind.UNSAID if board.feed_is is None else FeedKind(board.feed_is),
+                settle_after_s={e.outlet: e.settle_s for e in board.feed if isinstance(e, FeedOutlet)},
+                never_off=board.never_off,
                 min_off_s=board.min_off_s,
                 verify_deadline_s=board.verify_deadline_s,
                 attempts=board.attempts,
@@ -167,6 +191,7 @@ def load(path: Path) -> AgentSettings:
 
 def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     """What is right alone and wrong together, with the key to change."""
+    yield from _circuits_fit(settings)
     yield from _feeds_fit(settings)
     yield from _identities_differ(settings)
     yield from _profiles_serve(settings)
@@ -177,16 +202,38 @@ def _feeds_fit(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     fed_by: dict[str, str] = {}
     for name, board in settings.boards.items():
         key = ("boards", name, "feed")
-        for place in board.feed:
+        for place in board.outlets:
             controller, _, outlet = place.partition(":")
             if not outlet:
                 yield key, f"{place!r} is not CONTROLLER:OUTLET"
             elif controller not in settings.controllers:
                 known = ", ".join(sorted(settings.controllers)) or "none"
                 yield key, f"there is no controller {controller!r}; known are: {known}"
-            elif place in fed_by:
-                yield key, f"outlet {place} already feeds board {fed_by[place]}; one outlet feeds one board"
+            elif place in fed_by and outlet not in settings.controllers[controller].shared_outlets:
+                yield (
+                    key,
+                    (
+                        f"outlet {place} already feeds board {fed_by[place]}; one outlet feeds one board, unless its "
+                        "controller declares it in shared_outlets"
+                    ),
+                )
             fed_by[place] = name
+        shared = [place for place in board.outlets if _is_shared(settings, place)]
+        if shared and len(shared) < len(board.outlets) and board.feed_is != "chain":
+            yield key, f'{shared[0]} is shared and the board has an outlet of its own: say feed_is = "chain"'
+
+
+def _is_shared(settings: AgentSettings, place: str) -> bool:
+    controller, _, outlet = place.partition(":")
+    return outlet in settings.controllers[controller].shared_outlets
+
+
+def _circuits_fit(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
+    for name, controller in settings.controllers.items():
+        if controller.circuit is not None and controller.circuit not in settings.circuits:
+            known = ", ".join(sorted(settings.circuits)) or "none"
+            key = ("controllers", name, "circuit")
+            yield key, f"there is no circuit {controller.circuit!r}; known are: {known}"
 
 
 def _identities_differ(settings: AgentSettings) -> Iterator[tuple[Key, str]]:

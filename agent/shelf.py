@@ -5,75 +5,21 @@ deadlines.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 
 from agent.life import Action, BoardLife, LifeEvent, PhaseChange
 from agent.life import Outcome as LifeOutcome
 from agent.memory import BoardMemory
 from agent.outbox import NewEvent
+from agent.power_watch import FAILURES_IN_A_ROW, NEVER_BEGUN, Drift, OnChange, PowerWatch
+from agent.unit import BoardPlan, Effects, Moment, Unit
 from wire.payloads import Alert, BoardSelf, BoardState, ErrorInfo
 from wire.phases import ErrorKind, EventType, Phase, Power, PowerAction, Presence, Purpose
 
+__all__ = ["BoardPlan", "Effects", "Moment", "Shelf", "Unit", "UnknownBoardError"]
+
 POWER_ALERT = "power"
+UNREADABLE_ALERT = "unreadable"
 BOOT_ALERT = "boot"
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Now, on both clocks."""
-
-    monotonic: float
-    wall: datetime
-
-
-@dataclass(slots=True)
-class Effects:
-    """What the caller is to do, in this order: store events and boards, publish, then act."""
-
-    events: list[NewEvent] = field(default_factory=list)
-    changed: set[str] = field(default_factory=set)
-    """Boards whose state is to be stored and published."""
-    alerts: list[tuple[str, str, Alert | None]] = field(default_factory=list)
-    cycle: list[str] = field(default_factory=list)
-    """Boards whose power is to be cycled because they did not come up."""
-    new_boot: list[str] = field(default_factory=list)
-    """Boards that lost power: what the boot before was given is void."""
-    show: list[tuple[str, Phase]] = field(default_factory=list)
-
-    def add(self, other: "Effects") -> None:
-        self.events += other.events
-        self.changed |= other.changed
-        self.alerts += other.alerts
-        self.cycle += other.cycle
-        self.new_boot += other.new_boot
-        self.show += other.show
-
-
-@dataclass(frozen=True, slots=True)
-class BoardPlan:
-    """What the settings say of a board that matters here."""
-
-    boot_timeout_s: float | None = 180.0
-    """None: it never registers, so it cannot be late."""
-    boot_retries: int = 1
-
-
-@dataclass(slots=True)
-class Unit:
-    """One board."""
-
-    life: BoardLife
-    since: datetime
-    power: Power = Power.UNKNOWN
-    target: Power | None = None
-    boot_id: str | None = None
-    seq: int = 0
-    proved_anew: bool = False
-    """It has registered since it was last heard: that it is online then ends a fault, too."""
-    sleeping_soon: bool = False
-    """The off that is under way is a sleep."""
-    alerts: set[str] = field(default_factory=set)
 
 
 class UnknownBoardError(KeyError):
@@ -87,7 +33,8 @@ class Shelf:
         self._agent = agent
         self._session = session
         self._units = {
-            name: Unit(BoardLife(plan.boot_timeout_s, plan.boot_retries), moment.wall) for name, plan in plans.items()
+            name: Unit(BoardLife(plan.boot_timeout_s, plan.boot_retries), moment.wall, watch=PowerWatch(plan.on_change))
+            for name, plan in plans.items()
         }
 
     @property
@@ -123,16 +70,21 @@ class Shelf:
         target = None if unit.target is None else unit.target.value
         return BoardMemory(unit.life.phase, unit.life.reason, unit.since, target, unit.boot_id)
 
-    def restore(self, board: str, memory: BoardMemory | None, power: Power, moment: Moment) -> Effects:
-        """Begin a session: what was stored, corrected by what the hardware says now. Nothing is switched."""
+    def restore(
+        self, board: str, memory: BoardMemory | None, power: Power, moment: Moment, *, interrupted: bool = False
+    ) -> Effects:
+        """Begin a session: what was stored, corrected by what the hardware says now. Nothing is switched but where
+        the board's settings want its power enforced. After an interrupted command, which nobody else has undone, the
+        wish stands as it was.
+        """
         unit = self.unit(board)
         unit.power = power
         effects = Effects(changed={board}, show=[(board, unit.life.phase)])
         if memory is not None and memory.phase is Phase.FAULT:
             # Its alerts are still retained at the server, and are to be cleared when it is well again.
-            unit.alerts = {POWER_ALERT, BOOT_ALERT}
+            unit.alerts = set(_ADVICE)
         else:
-            effects.alerts = [(board, name, None) for name in (POWER_ALERT, BOOT_ALERT)]
+            effects.alerts = [(board, name, None) for name in _ADVICE]
         if memory is None:
             effects.add(self._follow_power(board, unit, power, moment))
             return effects
@@ -148,6 +100,8 @@ class Shelf:
             unit.life.boot_deadline = unit.life.deadline_from(moment.monotonic)
         if (power is Power.ON and was_off) or (power is Power.OFF and was_on):
             effects.add(self._follow_power(board, unit, power, moment))
+        if not interrupted or unit.watch.on_change is OnChange.ENFORCE:
+            effects.add(self._drifted(board, unit, memory.phase, moment))
         effects.show = [(board, unit.life.phase)]
         return effects
 
@@ -159,10 +113,50 @@ class Shelf:
         if power is unit.power:
             return Effects()
         old, unit.power = unit.power, power
+        phase = unit.life.phase
         effects = Effects(changed={board})
         effects.events.append(NewEvent(board, EventType.POWER, {"power": power.value, "was": old.value}))
-        if not (old is Power.UNKNOWN and self._agrees(unit.life.phase, power)):
+        if not (old is Power.UNKNOWN and self._agrees(phase, power)):
             effects.add(self._follow_power(board, unit, power, moment))
+        effects.add(self._drifted(board, unit, phase, moment))
+        return effects
+
+    def _drifted(self, board: str, unit: Unit, phase: Phase, moment: Moment) -> Effects:
+        """What is to be done where the power is not what was last asked for, and nobody here is switching."""
+        drift = unit.watch.compare(unit.power, unit.target, moment.monotonic)
+        if drift is Drift.NONE or unit.target is None:
+            return Effects()
+        wanted = unit.target
+        details: dict[str, object] = {"power": unit.power.value, "target": wanted.value, "unexpected": drift.value}
+        effects = Effects(changed={board}, events=[NewEvent(board, EventType.POWER, details)])
+        if drift is Drift.ENFORCE:
+            purpose = Purpose.SLEEP if phase is Phase.SLEEPING and wanted is Power.OFF else Purpose.OPERATOR
+            action = PowerAction.ON if wanted is Power.ON else PowerAction.OFF
+            effects.enforce.append((board, action, purpose))
+            return effects
+        unit.target = unit.power
+        if drift is Drift.GIVE_UP:
+            what = (
+                f"its power was changed to {unit.power.value} by somebody else {unit.watch.drifts} times, each time "
+                f"after it was switched back to {wanted.value}; left as it is"
+            )
+            effects.add(self._raise(board, unit, POWER_ALERT, what, moment))
+            effects.add(self._apply(board, unit, unit.life.on(LifeEvent.FAULT, moment.monotonic, what), moment))
+        return effects
+
+    def unreadable(self, board: str, error: ErrorInfo | None, moment: Moment) -> Effects:
+        """The board's power could not be read for several rounds (`error`), or can be again (None).
+
+        A board that says of itself that it is there goes on with its work; any other is put aside: nobody could
+        wake it.
+        """
+        unit = self.unit(board)
+        if error is None:
+            return self._clear(board, unit, UNREADABLE_ALERT)
+        effects = self._raise(board, unit, UNREADABLE_ALERT, error.message, moment)
+        if unit.life.phase not in {Phase.READY, Phase.BUSY}:
+            outcomes = unit.life.on(LifeEvent.FAULT, moment.monotonic, f"its power cannot be read: {error.message}")
+            effects.add(self._apply(board, unit, outcomes, moment))
         return effects
 
     @staticmethod
@@ -184,7 +178,9 @@ class Shelf:
     def command_begun(self, board: str, action: PowerAction, purpose: Purpose) -> Effects:
         """A power command is about to be carried out."""
         unit = self.unit(board)
+        unit.target_before = unit.target
         unit.target = Power.OFF if action is PowerAction.OFF else Power.ON
+        unit.watch.switching += 1
         unit.sleeping_soon = action is PowerAction.OFF and purpose is Purpose.SLEEP
         return Effects(changed={board})
 
@@ -196,6 +192,10 @@ class Shelf:
         effects = self.power_read(board, power, moment)
         slept = unit.sleeping_soon
         unit.sleeping_soon = False
+        failed = unit.watch.ended(error)
+        if error is not None and error.kind in NEVER_BEGUN:
+            unit.target = unit.target_before
+            return effects
         if error is None:
             effects.add(self._clear(board, unit, POWER_ALERT))
             if action is PowerAction.OFF and power is Power.OFF:
@@ -209,9 +209,12 @@ class Shelf:
             NewEvent(board, EventType.POWER, {"power": power.value, "action": action.value, **_error_details(error)})
         )
         effects.add(self._raise(board, unit, POWER_ALERT, error.message, moment))
-        if error.kind is ErrorKind.NOT_VERIFIED:
-            outcomes = unit.life.on(LifeEvent.FAULT, moment.monotonic, error.message)
+        if error.kind is ErrorKind.NOT_VERIFIED or failed >= FAILURES_IN_A_ROW:
+            row = f"{failed} power commands in a row failed, the last: " if failed >= FAILURES_IN_A_ROW else ""
+            outcomes = unit.life.on(LifeEvent.FAULT, moment.monotonic, row + error.message)
             effects.add(self._apply(board, unit, outcomes, moment))
+        elif unit.watch.on_change is OnChange.ENFORCE and power is not unit.target:
+            unit.watch.try_again(moment.monotonic)
         return effects
 
     def interrupted(self, board: str, what: str) -> Effects:
@@ -273,6 +276,8 @@ class Shelf:
         """Deadlines: boards that did not come up in their time."""
         effects = Effects()
         for board, unit in self._units.items():
+            if unit.watch.retry_due(moment.monotonic):
+                effects.add(self._drifted(board, unit, unit.life.phase, moment))
             if not unit.life.boot_overdue(moment.monotonic):
                 continue
             waited = (
@@ -288,7 +293,8 @@ class Shelf:
 
     def next_deadline(self) -> float | None:
         """The monotonic time at which `tick` is wanted next."""
-        deadlines = [unit.life.boot_deadline for unit in self._units.values() if unit.life.boot_deadline is not None]
+        units = self._units.values()
+        deadlines = [at for unit in units for at in (unit.life.boot_deadline, unit.watch.retry_at) if at is not None]
         return min(deadlines, default=None)
 
     def maintenance(self, board: str, *, on: bool, moment: Moment) -> Effects:
@@ -337,6 +343,7 @@ class Shelf:
 
 _ADVICE = {
     POWER_ALERT: "look at the controller and the outlet named above, then switch the board again",
+    UNREADABLE_ALERT: "look at the controller named above: its power, its cable or network, its credentials",
     BOOT_ALERT: "look at the board's console and network cable, then cycle its power",
 }
 

@@ -31,7 +31,7 @@ class Timing:
     min_off_s: float = 2.0
     attempts: int = 3
     call_timeout_s: float = 10.0
-    answer_deadline_s: float = 8.0
+    answer_deadline_s: float = 6.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ class PowerError(Exception):
         outlet: the outlet as written in the feed, or None when the whole controller is meant.
         problem: what is wrong, as a clause.
         do: what a person can do about it, as an imperative clause; may be empty.
+        board: the board that was being switched or read, once that is known.
+        attempts: how often the command was sent when this ended it; 0 when it was not about a command.
     """
 
     kind: ClassVar[ErrorKind] = ErrorKind.INTERNAL
@@ -29,10 +31,14 @@ class PowerError(Exception):
         self.outlet = outlet
         self.problem = problem
         self.do = do
+        self.board: str | None = None
+        self.attempts = 0
 
     def __str__(self) -> str:
         where = self.controller if self.outlet is None else f"{self.controller}:{self.outlet}"
-        return f"{where}: {self.problem}" + (f"; {self.do}" if self.do else "")
+        board = f"{self.board}: " if self.board else ""
+        attempt = f" (attempt {self.attempts})" if self.attempts > 1 else ""
+        return f"{board}{where}: {self.problem}{attempt}" + (f"; {self.do}" if self.do else "")
 
     def info(self) -> ErrorInfo:
         """The error as it stands in a payload."""

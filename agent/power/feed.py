@@ -1,6 +1,7 @@
 """Feeds: the ordered outlets of a board, and what their states say about the board."""
 
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import NamedTuple
 
 from wire.names import is_id
@@ -29,11 +30,22 @@ class OutletRef(NamedTuple):
         return f"{self.controller}:{self.outlet}"
 
 
-def feed_power(states: Iterable[Power]) -> Power:
-    """The board's power: on when every outlet is on, off when every outlet is off, otherwise unknown.
+class FeedKind(StrEnum):
+    """How the outlets of a feed hang together."""
 
-    A feed may be a chain (PDU, then hub) or two supplies side by side; with only some outlets on, the board of a
-    chain is dark and the board of a pair runs. So nothing is claimed.
+    UNSAID = "unsaid"
+    CHAIN = "chain"
+    """Each outlet hangs on the one before, as a hub on a PDU: one that is off leaves the board dark."""
+    PARALLEL = "parallel"
+    """Each feeds the board by itself, as two supplies: one that is on keeps it running."""
+
+
+def feed_power(states: Iterable[Power], kind: FeedKind = FeedKind.UNSAID) -> Power:
+    """The board's power. Of a chain and of supplies side by side it can be told when only some outlets are on, or are
+    silent because what is before them is off; where nobody said which it is, nothing is claimed but what all agree on.
     """
     seen = set(states)
+    for decides, by in ((Power.OFF, FeedKind.CHAIN), (Power.ON, FeedKind.PARALLEL)):
+        if kind is by and decides in seen:
+            return decides
     return seen.pop() if len(seen) == 1 else Power.UNKNOWN

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agent.power.feed import OutletRef
+from agent.power.feed import FeedKind, OutletRef
+from wire.names import Id
 
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 TimeoutS = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
@@ -25,6 +26,17 @@ class ControllerBase(PowerSettings):
     description: Annotated[str, Field(max_length=256)] = ""
     inrush_spacing_s: Seconds = 0.0
     """Least time between two switch-ons of this controller, so that a shelf does not blow its fuse."""
+    circuit: Id | None = None
+    """The fuse that it hangs on, `[circuits.NAME]`."""
+    shared_outlets: list[NonEmpty] = []
+    """Outlets that feed several boards, and are meant to: any other may feed one board only."""
+
+
+class CircuitSettings(PowerSettings):
+    """One fuse, and what hangs on it."""
+
+    inrush_spacing_s: Seconds
+    """Least time between two switch-ons of all controllers of this circuit."""
 
 
 class BoardFeed(PowerSettings):
@@ -35,6 +47,11 @@ class BoardFeed(PowerSettings):
     min_off_s: Seconds | None = None
     verify_deadline_s: TimeoutS | None = None
     attempts: Annotated[int, Field(ge=1, le=20)] | None = None
+    kind: FeedKind = FeedKind.UNSAID
+    settle_after_s: dict[str, Seconds] = {}
+    """Outlet -> rest after it has switched, before the next one of the feed is touched."""
+    never_off: bool = False
+    """Whether this board must not be switched off, nor cycled."""
 
     @field_validator("outlets")
     @classmethod

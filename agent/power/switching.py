@@ -16,6 +16,19 @@ from typing import ClassVar, NamedTuple
 from agent.power.driver import Timing
 from agent.power.errors import NotVerifiedError, PowerError, UnreachableError
 from agent.power.feed import OutletRef
+from agent.power.switch_messages import (
+    CallFailed,
+    CannotReadBack,
+    Command,
+    Event,
+    Finish,
+    Read,
+    ReadBack,
+    Set,
+    SetAccepted,
+    TimePassed,
+    Wait,
+)
 from wire.phases import Power, PowerAction
 
 POLL_GROWTH = 1.6
@@ -41,6 +54,8 @@ class State(StrEnum):
     """Waits before the next read-back."""
     RESTING = "resting"
     """Waits before a lost set is sent again."""
+    SETTLING = "settling"
+    """Waits before the next outlet of the feed is touched."""
     REPORTING = "reporting"
     """The operation failed; one last read-back tells what is."""
     DONE = "done"
@@ -65,74 +80,12 @@ class Symbol(StrEnum):
     TIMER = "timer"
 
 
-# --- events in ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SetAccepted:
-    """The driver's `set` returned."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadBack:
-    """The driver's `get` returned."""
-
-    power: Power
-
-
-@dataclass(frozen=True, slots=True)
-class CannotReadBack:
-    """The driver has no read-back."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallFailed:
-    """The driver's `set` or `get` raised."""
-
-    error: PowerError
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """The wait is over."""
-
-
 _PLAIN: Mapping[type, Symbol] = {
     SetAccepted: Symbol.ACCEPTED,
     TimePassed: Symbol.TIMER,
     CannotReadBack: Symbol.BLIND,
 }
 """Events that mean the same in every state."""
-
-Event = SetAccepted | ReadBack | CannotReadBack | CallFailed | TimePassed
-
-# --- commands out ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Set:
-    ref: OutletRef
-    on: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    ref: OutletRef
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The operation is over. `error` is None when every leg was verified, or could not be read back at all."""
-
-    error: PowerError | None
-
-
-Command = Set | Read | Wait | Finish
 
 
 class Leg(NamedTuple):
@@ -144,10 +97,13 @@ class TransitionError(RuntimeError):
     """An event that cannot come in this state: whoever drives the machine is at fault."""
 
 
-def legs_of(action: PowerAction, feed: Iterable[OutletRef]) -> list[Leg]:
-    """The legs of an action: on in order, off in reverse order, cycle is the one after the other."""
+def legs_of(action: PowerAction, feed: Iterable[OutletRef], off_feed: Iterable[OutletRef] | None = None) -> list[Leg]:
+    """The legs of an action: on in order, off in reverse order, cycle is the one after the other.
+
+    `off_feed`, where given, are the outlets to switch off in place of the whole feed; on always means all.
+    """
     order = list(feed)
-    off = [Leg(ref, on=False) for ref in reversed(order)]
+    off = [Leg(ref, on=False) for ref in reversed(order if off_feed is None else list(off_feed))]
     on = [Leg(ref, on=True) for ref in order]
     return {PowerAction.ON: on, PowerAction.OFF: off, PowerAction.CYCLE: off + on}[action]
 
@@ -160,6 +116,9 @@ class FeedSwitch:
         off_since: outlet -> when it was first read back as off and not seen or set otherwise since, on the caller's
             clock. Handed in from the journal, kept up to date.
         readings: outlet -> last read-back after the last set. An outlet that is missing is unknown.
+        touched: the outlets that were read or switched so far.
+        settle_after_s: outlet -> rest after it has switched, before the next outlet of the feed is touched.
+        off_feed: as in `legs_of`.
     """
 
     action: PowerAction
@@ -167,6 +126,9 @@ class FeedSwitch:
     timings: Mapping[OutletRef, Timing]
     off_since: dict[OutletRef, float] = field(default_factory=dict)
     readings: dict[OutletRef, Power] = field(default_factory=dict)
+    touched: set[OutletRef] = field(default_factory=set)
+    settle_after_s: Mapping[OutletRef, float] = field(default_factory=dict)
+    off_feed: tuple[OutletRef, ...] | None = None
     state: State = field(default=State.HELD, init=False)
     _legs: list[Leg] = field(init=False)
     _at: int = field(default=0, init=False)
@@ -178,9 +140,11 @@ class FeedSwitch:
     _deadline: float = field(default=0.0, init=False)
     _silence_deadline: float = field(default=0.0, init=False)
     _pause_s: float = field(default=0.0, init=False)
+    _unheard_since: float = field(default=0.0, init=False)
+    """Since when the device of this leg has answered nothing."""
 
     def __post_init__(self) -> None:
-        self._legs = legs_of(self.action, self.feed)
+        self._legs = legs_of(self.action, self.feed, self.off_feed)
 
     @property
     def leg(self) -> Leg:
@@ -221,11 +185,17 @@ class FeedSwitch:
                     return Symbol.FINAL
                 if self.state is State.SETTING:
                     return Symbol.LOST
-        deadline = self._silence_deadline if isinstance(event, CallFailed) else self._deadline
+        deadline = min(self._silence_deadline, self._given_up_at) if isinstance(event, CallFailed) else self._deadline
         return Symbol.LATE if self.state is State.READING and now >= deadline else Symbol.OTHER
+
+    @property
+    def _given_up_at(self) -> float:
+        return self._unheard_since + self._timing.answer_deadline_s
 
     def _remember(self, now: float, event: Event) -> None:
         ref = self.leg.ref
+        if not (isinstance(event, TimePassed) or (isinstance(event, CallFailed) and _is_silence(event.error))):
+            self._unheard_since = now
         if isinstance(event, ReadBack):
             self.readings[ref] = event.power
             self._silence = None
@@ -247,8 +217,9 @@ class FeedSwitch:
     # --- steps of the table --------------------------------------------------------------------------------------
 
     def _begin_leg(self, now: float) -> Command:
-        self._sent, self._doubt, self._silence = 0, None, None
+        self._sent, self._doubt, self._silence, self._unheard_since = 0, None, None, now
         ref, on = self.leg
+        self.touched.add(ref)
         if on:
             since = self.off_since.get(ref, self._assumed_off.get(ref))
             remaining_s = 0.0 if since is None else since + self._timing.min_off_s - now
@@ -261,8 +232,9 @@ class FeedSwitch:
         return self._send(now)
 
     def _send(self, now: float) -> Command:
-        del now
         ref, on = self.leg
+        if self.state is State.HELD:
+            self._unheard_since = now  # it was not asked before
         self.state = State.SETTING
         self._sent += 1
         self.readings.pop(ref, None)
@@ -272,6 +244,8 @@ class FeedSwitch:
 
     def _verify(self, now: float) -> Command:
         timing = self._timing
+        if self._doubt is not None and now >= self._given_up_at:
+            return self._fail(self._doubt)
         # A lost set is watched only as long as an outlet normally takes, then sent again; the last one gets all the
         # time there is.
         again = self._doubt is not None and self._sent < timing.attempts
@@ -290,12 +264,19 @@ class FeedSwitch:
 
     def _pause(self, now: float) -> Command:
         self.state = State.PAUSED
-        pause_s = max(0.0, min(self._pause_s, self._deadline - now))
+        end = min(self._deadline, self._given_up_at) if self._silence is not None else self._deadline
+        pause_s = max(0.0, min(self._pause_s, end - now))
         self._pause_s = min(self._pause_s * POLL_GROWTH, POLL_MAX_S)
         return Wait(pause_s)
 
     def _next_leg(self, now: float) -> Command:
-        self._at += 1
+        ref, at = self.leg.ref, self._at + 1
+        rest_s = self.settle_after_s.get(ref, 0.0)
+        # Between the off and the on of one outlet the minimum off time is the rest.
+        if rest_s > 0 and self.state is not State.SETTLING and at < len(self._legs) and self._legs[at].ref != ref:
+            self.state = State.SETTLING
+            return Wait(rest_s)
+        self._at = at
         return self._begin_leg(now) if self._at < len(self._legs) else self._finish(now)
 
     def _blind(self, now: float) -> Command:
@@ -308,10 +289,9 @@ class FeedSwitch:
 
     def _late(self, now: float) -> Command:
         ref, on = self.leg
-        if self._doubt is not None and self._sent < self._timing.attempts:
+        if self._doubt is not None and self._sent < self._timing.attempts and now < self._given_up_at:
             self.state = State.RESTING
-            return Wait(min(BACK_OFF_FIRST_S * 2 ** (self._sent - 1), BACK_OFF_MAX_S))
-        del now
+            return Wait(min(BACK_OFF_FIRST_S * 2 ** (self._sent - 1), BACK_OFF_MAX_S, self._given_up_at - now))
         if self._doubt is not None:
             return self._fail(self._doubt)
         if self._silence is not None:
@@ -334,6 +314,8 @@ class FeedSwitch:
     def _report(self, now: float) -> Command:
         del now
         self._problem = self._silence
+        if self._problem is not None:
+            self._problem.attempts = self._sent
         self.state = State.REPORTING
         return Read(self.leg.ref)
 
@@ -343,6 +325,7 @@ class FeedSwitch:
         return Finish(self._problem)
 
     def _fail(self, error: PowerError) -> Command:
+        error.attempts = self._sent
         self._problem = error
         self.state = State.DONE
         return Finish(error)
@@ -363,6 +346,7 @@ class FeedSwitch:
         (State.READING, Symbol.FINAL): _fail_on_read,
         (State.PAUSED, Symbol.TIMER): _look,
         (State.RESTING, Symbol.TIMER): _send,
+        (State.SETTLING, Symbol.TIMER): _next_leg,
         (State.REPORTING, Symbol.MATCH): _finish,
         (State.REPORTING, Symbol.OTHER): _finish,
         (State.REPORTING, Symbol.BLIND): _finish,
@@ -376,3 +360,7 @@ TRANSITIONS = FeedSwitch.TRANSITIONS
 
 def _undescribed(leg: Leg) -> PowerError:
     return UnreachableError("failed without a reason", controller=leg.ref.controller, outlet=leg.ref.outlet)
+
+
+def _is_silence(error: PowerError) -> bool:
+    return isinstance(error, UnreachableError)

@@ -11,7 +11,7 @@ from agent.power.drivers.serial_cable import SerialCableDriver, leds_of
 from agent.power.errors import ConfigurationError, UnreachableError
 from agent.power.journal import Journal, MemoryStore
 from agent.power.kinds.serial_cable import SerialCableSettings
-from agent.power.service import PowerService
+from agent.power.service import Listeners, PowerService
 from agent.power.settings import BoardFeed
 from virtual_lab.serial_cable import VirtualCable
 from wire.phases import ErrorKind, Phase, Power, PowerAction
@@ -108,7 +108,7 @@ async def test_a_cable_that_vanishes_is_opened_again_when_it_is_back(connect, tm
         assert await queue.get("1") is Power.ON
         cable.vanish()
         for _ in range(2):
-            with pytest.raises(UnreachableError, match="plug the cable in"):
+            with pytest.raises(UnreachableError, match="plug it in"):
                 await queue.get("1")
         cable.come_back()
         assert await queue.get("1") is Power.ON
@@ -132,7 +132,7 @@ async def test_a_lying_cable_through_the_service(silent):
         service = PowerService(
             {"cable": SerialCableSettings(driver="serial_cable", device=cable.device, reply_timeout_s=0.1)},
             {"pi-1": BoardFeed(outlets=["cable:1"], verify_deadline_s=0.3)},
-            journal=Journal(store, "boot"), on_power=lambda *_: None, poll_every_s=0,
+            journal=Journal(store, "boot"), listeners=Listeners(lambda *_: None), poll_every_s=0,
         )  # fmt: skip
         await service.start()
         outcome = await service.switch("pi-1", PowerAction.ON, operation_id="1")

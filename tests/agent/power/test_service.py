@@ -14,7 +14,7 @@ import pytest
 from agent.power.errors import ConfigurationError, UnreachableError
 from agent.power.feed import OutletRef
 from agent.power.journal import JOURNAL_SCHEMA, Journal, MemoryStore
-from agent.power.service import FindingKind, PowerService
+from agent.power.service import FindingKind, Listeners, PowerService
 from agent.power.settings import BoardFeed
 from daemon.store import Store
 from wire.phases import ErrorKind, Phase, Power, PowerAction
@@ -36,7 +36,7 @@ async def make(fakes):
             controllers or {name: fakes.any_settings() for name in drivers},
             {name: BoardFeed(outlets=feed) if isinstance(feed, list) else feed for name, feed in feeds.items()},
             journal=Journal(store, boot),
-            on_power=lambda board, power: changes.append((board, power)),
+            listeners=Listeners(lambda board, power: changes.append((board, power))),
             driver_factory=fakes.Factory(lambda name: drivers[name]),
             poll_every_s=poll_every_s,
         )
@@ -228,7 +228,7 @@ def test_feeds_that_cannot_be_are_refused(fakes, feeds, text):
             {"rack": fakes.any_settings()},
             {name: BoardFeed(outlets=feed) for name, feed in feeds.items()},
             journal=None,
-            on_power=lambda *_: None,
+            listeners=Listeners(lambda *_: None),
             driver_factory=fakes.Factory(lambda _: fakes.FakeDriver()),
         )
 
@@ -244,7 +244,7 @@ async def test_a_journal_that_cannot_be_written_does_not_hold_the_power(make, fa
 AGENT_THAT_IS_KILLED = """
 import asyncio, pathlib, sys
 from agent.power.journal import JOURNAL_SCHEMA, Journal
-from agent.power.service import PowerService
+from agent.power.service import Listeners, PowerService
 from agent.power.kinds.command import CommandSettings
 from agent.power.settings import BoardFeed
 from daemon.store import Store
@@ -257,7 +257,7 @@ async def main():
     settings = CommandSettings(driver="command", on=["touch", flag], off=["rm", "-f", flag],
                                state=["sh", "-c", 'test -e "$0" && echo on || echo off', flag])
     service = PowerService({"plug": settings}, {"pi-1": BoardFeed(outlets=["plug:1"], min_off_s=60)},
-                           journal=Journal(store, "boot-1"), on_power=lambda b, p: print(p, flush=True), poll_every_s=0)
+                           journal=Journal(store, "boot-1"), listeners=Listeners(lambda b, p: print(p, flush=True)), poll_every_s=0)
     await service.start()
     await service.switch("pi-1", PowerAction.CYCLE, operation_id="op-17")
 

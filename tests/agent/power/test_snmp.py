@@ -16,7 +16,7 @@ from agent.power.drivers.snmp_session import EnginePool
 from agent.power.errors import AuthenticationError, ConfigurationError, UnreachableError
 from agent.power.journal import Journal, MemoryStore
 from agent.power.kinds.snmp import SnmpSettings
-from agent.power.service import PowerService
+from agent.power.service import Listeners, PowerService
 from agent.power.settings import BoardFeed
 from virtual_lab.snmp_pdu import PduSettings, VirtualPdu
 from virtual_lab.snmp_pdu_engine import V3User
@@ -187,7 +187,7 @@ async def _service(pdu, secrets, outlets, **more):
             board: BoardFeed(outlets=[f"rack:{outlet}"], verify_deadline_s=0.5, min_off_s=0.2, attempts=2)
             for board, outlet in outlets.items()
         },
-        journal=Journal(store, "boot"), on_power=lambda *_: None, poll_every_s=0, **more,
+        journal=Journal(store, "boot"), listeners=Listeners(lambda *_: None), poll_every_s=0, **more,
     )  # fmt: skip
     await service.start()
     try:

@@ -1,6 +1,6 @@
 """The switching core against devices of every temper. No clock, no I/O."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,21 +17,18 @@ from agent.power.errors import (
     UnreachableError,
 )
 from agent.power.feed import OutletRef, feed_power
-from agent.power.switching import (
+from agent.power.switch_messages import (
     CallFailed,
     CannotReadBack,
-    FeedSwitch,
     Finish,
     Read,
     ReadBack,
     Set,
     SetAccepted,
-    State,
-    Symbol,
     TimePassed,
-    TransitionError,
     Wait,
 )
+from agent.power.switching import FeedSwitch, State, Symbol, TransitionError
 from wire.phases import Power, PowerAction
 
 REF = OutletRef("pdu", "1")
@@ -95,9 +92,10 @@ class Device:
         return self.last_read
 
 
-def drive(action, devices, *, off_since=None, timing=TIMING, now=100.0, limit=2000):
+def drive(action, devices, *, off_since=None, timing=TIMING, now=100.0, limit=2000, **more):
     """Run one operation to its end; returns (machine, error, when it ended, waits)."""
-    machine = FeedSwitch(action, tuple(devices), dict.fromkeys(devices, timing), off_since=dict(off_since or {}))
+    timings = dict.fromkeys(devices, timing)
+    machine = FeedSwitch(action, tuple(devices), timings, off_since=dict(off_since or {}), **more)
     waits = []
     command = machine.start(now)
     for _ in range(limit):
@@ -281,6 +279,57 @@ def test_a_feed_goes_on_in_order_and_off_in_reverse():
     _, error, _, _ = drive(PowerAction.CYCLE, devices)
     assert error is None
     assert order == [(OTHER_REF, False), (REF, False), (REF, True), (OTHER_REF, True)]
+
+
+def test_the_next_outlet_is_touched_after_the_one_before_has_settled():
+    log = []
+    for action, waited in ((PowerAction.ON, REF), (PowerAction.OFF, OTHER_REF)):
+        devices = {REF: Device(on=action is PowerAction.OFF), OTHER_REF: Device(on=action is PowerAction.OFF)}
+        _, error, _, waits = drive(action, devices, settle_after_s={waited: 3.0})
+        assert error is None
+        assert waits == [3.0]
+        (first, _), (second, _) = sorted(device.edges[0] for device in devices.values())
+        log.append(second - first)
+    assert all(gap >= 3.0 for gap in log)
+
+
+def test_after_the_last_outlet_nothing_settles():
+    _, error, _, waits = drive(PowerAction.ON, {REF: Device(on=False)}, settle_after_s={REF: 3.0})
+    assert (error, waits) == (None, [])
+
+
+def test_only_the_outlets_that_may_go_off_do():
+    devices = {REF: Device(on=True), OTHER_REF: Device(on=True)}
+    machine, error, _, _ = drive(PowerAction.CYCLE, devices, off_feed=(OTHER_REF,))
+    assert error is None
+    assert [on for _, on in devices[REF].sets] == [True]
+    assert [on for _, on in devices[OTHER_REF].sets] == [False, True]
+    assert machine.readings == {REF: Power.ON, OTHER_REF: Power.ON}
+
+
+@pytest.mark.parametrize("attempts", [1, 3, 20])
+@pytest.mark.parametrize("verify_deadline_s", [5.0, 60.0])
+@pytest.mark.parametrize(
+    "moods", [{"set_moods": ["silent"] * 99, "get_moods": ["silent"] * 99}, {"get_moods": ["silent"] * 99}]
+)
+def test_a_deaf_device_is_reported_by_its_answer_deadline(attempts, verify_deadline_s, moods):
+    timing = replace(
+        TIMING, attempts=attempts, verify_deadline_s=verify_deadline_s, settle_s=3.0, answer_deadline_s=6.0
+    )
+    begun = 100.0
+    device = Device(on=False, **{name: list(words) for name, words in moods.items()})
+    _, error, ended, _ = drive(PowerAction.ON, {REF: device}, timing=timing, now=begun)
+    assert isinstance(error, UnreachableError)
+    assert error.attempts == len(device.sets) <= attempts
+    assert ended - begun <= 6.0 + 2 * 1.0, "the deadline, and the calls that were under way"
+
+
+def test_a_device_that_answers_now_and_then_is_not_given_up():
+    timing = replace(TIMING, attempts=1, verify_deadline_s=60.0, settle_s=3.0, answer_deadline_s=6.0)
+    device = Device(on=False, follows_after_s=20.0, get_moods=["silent", "silent", "ok"] * 60)
+    _, error, ended, _ = drive(PowerAction.ON, {REF: device}, timing=timing)
+    assert error is None
+    assert ended - 100.0 >= 20.0
 
 
 def test_every_pair_of_state_and_symbol_either_steps_or_is_named():

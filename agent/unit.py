@@ -1,0 +1,74 @@
+"""One board as the shelf keeps it, and what the shelf tells its caller to do."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.life import BoardLife
+from agent.outbox import NewEvent
+from agent.power_watch import OnChange, PowerWatch
+from wire.payloads import Alert
+from wire.phases import Phase, Power, PowerAction, Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now, on both clocks."""
+
+    monotonic: float
+    wall: datetime
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the caller is to do, in this order: store events and boards, publish, then act."""
+
+    events: list[NewEvent] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
+    """Boards whose state is to be stored and published."""
+    alerts: list[tuple[str, str, Alert | None]] = field(default_factory=list)
+    enforce: list[tuple[str, PowerAction, Purpose]] = field(default_factory=list)
+    """Boards whose power was changed by somebody else, and whose settings want it back."""
+    cycle: list[str] = field(default_factory=list)
+    """Boards whose power is to be cycled because they did not come up."""
+    new_boot: list[str] = field(default_factory=list)
+    """Boards that lost power: what the boot before was given is void."""
+    show: list[tuple[str, Phase]] = field(default_factory=list)
+
+    def add(self, other: "Effects") -> None:
+        self.events += other.events
+        self.changed |= other.changed
+        self.alerts += other.alerts
+        self.enforce += other.enforce
+        self.cycle += other.cycle
+        self.new_boot += other.new_boot
+        self.show += other.show
+
+
+@dataclass(frozen=True, slots=True)
+class BoardPlan:
+    """What the settings say of a board that matters here."""
+
+    boot_timeout_s: float | None = 180.0
+    """None: it never registers, so it cannot be late."""
+    boot_retries: int = 1
+    on_change: OnChange = OnChange.ADOPT
+
+
+@dataclass(slots=True)
+class Unit:
+    """One board."""
+
+    life: BoardLife
+    since: datetime
+    power: Power = Power.UNKNOWN
+    target: Power | None = None
+    target_before: Power | None = None
+    """What was asked for before the command under way."""
+    boot_id: str | None = None
+    seq: int = 0
+    proved_anew: bool = False
+    """It has registered since it was last heard: that it is online then ends a fault, too."""
+    sleeping_soon: bool = False
+    """The off that is under way is a sleep."""
+    alerts: set[str] = field(default_factory=set)
+    watch: PowerWatch = field(default_factory=PowerWatch)
