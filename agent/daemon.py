@@ -13,8 +13,9 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from agent import netboot_bridge
+from agent import board_info, metering, netboot_bridge
 from agent.commands import CommandDesk
+from agent.energy_recorder import EnergyRecorder
 from agent.inbox import Inbox
 from agent.memory import MIGRATIONS, Memory
 from agent.outbox import Outbox
@@ -33,7 +34,7 @@ from daemon.store import Store
 from netboot.events import NetbootEvent
 from netboot.server import NetbootServer
 from wire import CONTRACT_VERSION
-from wire.payloads import AgentInfo, AgentState, BoardInfo, ErrorInfo, Registration, encode
+from wire.payloads import AgentInfo, AgentState, ErrorInfo, Registration, encode
 from wire.phases import Phase, Power, Presence
 from wire.topics import Topics
 
@@ -62,12 +63,13 @@ class Agent:
         self.settings = settings
         self.name = settings.agent.name
         self.topics = Topics(settings.mqtt.prefix)
-        self.infos = {name: _board_info(settings, name) for name in settings.boards}
+        self.infos = {name: board_info.of(settings, name) for name in settings.boards}
         self._lasting: set[asyncio.Task[None]] = set()
         self._passing: set[asyncio.Task[None]] = set()
         self._applied: asyncio.Queue[tuple[Effects, asyncio.Future[None] | None]] = asyncio.Queue()
         self._deadlines_changed = asyncio.Event()
         self.netboot: NetbootServer | None = None
+        self.energy: EnergyRecorder | None = None
         self.session = 0
         self.stopping = False
         self._restored = False
@@ -122,10 +124,14 @@ class Agent:
             )
         except PowerError as error:
             raise AgentError(str(error)) from error
+        self.energy = metering.recorder(self, store)
         self.commands = CommandDesk(self, force_allowed=table.force_allowed)
         self.inbox = Inbox(self)
         self._own(self._apply_for_ever(), "apply")
         await self._restore()
+        if self.energy is not None:
+            await self.energy.start()
+            self._own(self.energy.run(), "energy")
         await self._start_netboot()
         self.link = self._make_link()
         self.voice.link = self.link
@@ -231,6 +237,8 @@ class Agent:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self.energy is not None:
+            await self.energy.close()
         if hasattr(self, "link"):
             state = encode(self._state(Presence.OFFLINE))
             await self.link.stop([Message(self.topics.agent_state(self.name), state, retain=True)])
@@ -278,20 +286,10 @@ class Agent:
                 done.set_result(None)
 
     async def _apply(self, effects: Effects) -> None:
-        memories = {board: self.shelf.memory(board) for board in effects.changed}
-        if effects.events or memories:
-            try:
-                events = await self.outbox.append(
-                    effects.events, datetime.now(UTC), also=lambda db: Memory.write_boards(db, memories)
-                )
-            except sqlite3.Error:
-                # A full disk must end neither power switching nor the truth about power; only the events are lost.
-                log.exception("%s: cannot be written; not stored: %s", self.settings.agent.state_dir, effects)
-                events = []
-            for event in events:
-                if event.board in self.shelf:
-                    self.shelf.unit(event.board).seq = event.seq
-            self.voice.event_stored()
+        if self.energy is not None:
+            for board in effects.changed:
+                self.energy.changed(board)
+        await self._store(effects)
         for board in effects.changed:
             self.voice.retain(self.topics.board_state(board), encode(self.shelf.state(board)))
         for board, name, alert in effects.alerts:
@@ -306,6 +304,23 @@ class Agent:
         for board, phase in effects.show:
             self.begin(self._show(board, phase), f"show-{board}")
         self._deadlines_changed.set()
+
+    async def _store(self, effects: Effects) -> None:
+        memories = {board: self.shelf.memory(board) for board in effects.changed}
+        if not effects.events and not memories:
+            return
+        try:
+            events = await self.outbox.append(
+                effects.events, datetime.now(UTC), also=lambda db: Memory.write_boards(db, memories)
+            )
+        except sqlite3.Error:
+            # A full disk must end neither power switching nor the truth about power; only the events are lost.
+            log.exception("%s: cannot be written; not stored: %s", self.settings.agent.state_dir, effects)
+            events = []
+        for event in events:
+            if event.board in self.shelf:
+                self.shelf.unit(event.board).seq = event.seq
+        self.voice.event_stored()
 
     async def _show(self, board: str, phase: Phase) -> None:
         await self.power.show(board, phase)
@@ -369,21 +384,3 @@ class Agent:
         if self.stopping:
             return
         self.voice.again([self.topics.agent_state(self.name)])
-
-
-def _board_info(settings: AgentSettings, name: str) -> BoardInfo:
-    board = settings.boards[name]
-    return BoardInfo(
-        macs=board.macs,
-        uuid=board.uuid,
-        address=None if board.address is None else str(board.address),
-        # The broker must not wake a board, nor wait for one, that will never ask for work.
-        labels={
-            **({} if board.registers else {"work": False}),
-            **({"sleep": False} if board.never_off else {}),
-            **board.labels,
-        },
-        feed=board.outlets,
-        console=board.console,
-        image=board.profile,
-    )

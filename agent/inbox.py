@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from agent import registration
+from agent.energy_recorder import not_metering
 from agent.registration import KnownBoard
 from agent.requests import Answer, RequestError, answer, flag, text
 from daemon.mqtt_link import Message
@@ -41,8 +42,10 @@ class Inbox:
         }
         self._handlers = {
             "announce": self._announce,
+            "energy": not_metering if agent.energy is None else agent.energy.answer,
             "joining": self._joining,
             "maintenance": self._maintenance,
+            "outlets": self._outlets,
             "read": self._read,
         }
         self._joining_ends: asyncio.TimerHandle | None = None
@@ -161,6 +164,11 @@ class Inbox:
         await self._agent.tell_info()
         self._agent.voice.again()
         return {}
+
+    async def _outlets(self, _data: dict[str, object]) -> Answer:
+        """What the controllers say of themselves and of their outlets, asked now."""
+        controllers = await self._agent.power.describe()
+        return {"controllers": [info.model_dump(mode="json", exclude_none=True) for info in controllers]}
 
     async def _read(self, data: dict[str, object]) -> Answer:
         """Ask the hardware now."""

@@ -40,9 +40,18 @@ class AgentTable(Table):
     """When the MQTT server is away for longer than this many events, the oldest are dropped and counted."""
     read_back_s: float = Field(default=30.0, ge=1, le=3600)
     """How often the hardware is asked what is on, so that a change by hand is noticed."""
+    meter_every_s: float = Field(default=10.0, ge=0, le=3600)
+    """How often meters are read; 0 is never."""
     force_allowed: bool = False
     """Whether `force` in a power command may override a lease. MQTT does not tell who published a message, so this is
     for farms where the server's ACL lets only operators publish to `power/set`."""
+
+    @field_validator("meter_every_s")
+    @classmethod
+    def _often_or_never(cls, every_s: float) -> float:
+        if 0 < every_s < 1:
+            raise ValueError("at least 1 second, or 0 for never")
+        return every_s
 
 
 class ProfileTable(Table):
@@ -139,6 +148,10 @@ class BoardTable(Table):
     min_off_s: float | None = Field(default=None, ge=0, le=600)
     verify_deadline_s: float | None = Field(default=None, gt=0, le=300)
     attempts: int | None = Field(default=None, ge=1, le=20)
+    watts_idle: float | None = Field(default=None, ge=0, le=25_000)
+    watts_busy: float | None = Field(default=None, ge=0, le=25_000)
+    watts_off: float | None = Field(default=None, ge=0, le=25_000)
+    """What it draws, in watts, for the time that no device measures it: an estimate, and told as one."""
     trust_mac: bool = False
     """Take this board's MAC address as proof: only for boards that somebody else netboots."""
 

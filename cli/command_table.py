@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.command_line import Command, as_json, count, positive, target_of
+from cli.energy_options import price, since
+from cli.exits import usage
 
 
 def _nothing(_: ArgumentParser) -> None:
@@ -44,6 +46,20 @@ def _boards(args: Namespace) -> int:
     from cli.boards import run
 
     return run(target_of(args), as_json=as_json(args), watch=args.watch, for_s=args.for_s)
+
+
+def _energy_options(page: ArgumentParser) -> None:
+    page.add_argument("board", metavar="BOARD", nargs="*", help="of these boards only")
+    when = "24h, 7d, 2026-11-01; goes back to the full hour, beyond 14 days to the full day (24h)"
+    page.add_argument("--since", metavar="TIME", type=since, default=86400.0, help=when)
+    page.add_argument("--by", choices=("hour", "day"), help="and each hour or day, UTC")
+    page.add_argument("--price", metavar="P", type=price, help="price of 1 kWh: show what it cost")
+
+
+def _energy(args: Namespace) -> int:
+    from cli.energy import run
+
+    return run(target_of(args), args.board, since=args.since, by=args.by, price=args.price, as_json=as_json(args))
 
 
 def _events_options(page: ArgumentParser) -> None:
@@ -176,15 +192,38 @@ def _serial(args: Namespace) -> int:
 
 
 def _udev_options(page: ArgumentParser) -> None:
-    page.add_argument("what", metavar="rules", choices=("rules",))
-    page.add_argument("names", metavar="BOARD[:ROLE]=TTY", nargs="+", help="as board-1=ttyUSB0, board-1:cable=ttyACM1")
+    page.add_argument("what", metavar="rules|hubs", choices=("rules", "hubs"))
+    page.add_argument("names", metavar="BOARD[:ROLE]=TTY", nargs="*", help="as board-1=ttyUSB0, board-1:cable=ttyACM1")
     _serial_options(page)
 
 
 def _udev(args: Namespace) -> int:
-    from cli.serial_cables import rules
+    from cli.serial_cables import hub_rules, rules
 
+    if args.what == "hubs":
+        return hub_rules(args.names, as_json=as_json(args))
     return rules(args.names, args.sysfs, as_json=as_json(args))
+
+
+def _hubs_options(page: ArgumentParser) -> None:
+    page.add_argument("what", metavar="prove", nargs="?", choices=("prove",), help="switch one port off and on once")
+    page.add_argument("port", metavar="HUB:PORT", nargs="?", help="hub by place, serial number or the kernel's name")
+    page.add_argument("--yes", action="store_true", help="do not ask before power is switched")
+    page.add_argument("--force", action="store_true", help="also a root hub's port, or one that feeds a chained chip")
+    page.add_argument("--sysfs", metavar="DIR", type=Path, default=Path("/sys"), help=SUPPRESS)
+
+
+def _hubs(args: Namespace) -> int:
+    from cli.hubs import Bench, show
+
+    bench = Bench(args.sysfs)
+    if args.what is None:
+        return show(bench, as_json=as_json(args))
+    if args.port is None:
+        raise usage("prove needs HUB:PORT", "see 'boardhand hubs'")
+    from cli.hub_proof import prove
+
+    return prove(args.port, bench, yes=args.yes, force=args.force, as_json=as_json(args))
 
 
 def _initramfs_options(page: ArgumentParser) -> None:
@@ -245,6 +284,15 @@ COMMANDS: dict[str, Command] = {
         _power_options,
         _power,
     ),
+    "energy": Command(
+        "show what boards used, and what sleep saved",
+        "USED is what devices measured. Its gaps are not filled but estimated apart, marked ≈: from the board's own\n"
+        "average, or from watts_idle, watts_busy and watts_off in the agent's settings. Exit 4 when an agent did not\n"
+        "answer.\n"
+        'JSON: {"boards": [{agent, board, measured_wh, estimated_wh, saved_wh, saved_basis, …}], total, silent}.',
+        _energy_options,
+        _energy,
+    ),
     "events": Command(
         "show what happens, live",
         "Doubles are dropped; gaps are said ('3 events missing before seq 18').\n"
@@ -289,9 +337,20 @@ COMMANDS: dict[str, Command] = {
         _serial_options,
         _serial,
     ),
+    "hubs": Command(
+        "list USB hubs, and what is known of each port's power",
+        "Shows each hub's place, which the settings of the agent want, what hangs on its ports, and one word for each\n"
+        "port's power. 'boardhand hubs prove HUB:PORT' switches it off and on once and reports what vanished and came\n"
+        "back: exit 0 if it really switches, else 1. An agent that uses the hub is not asked and may see it.\n"
+        'JSON: {"hubs": [{id, name, serial, other_half, ports: [{port, power, truth, why, children}]}]}; of prove:\n'
+        "{verdict, why, said_off, said_on, vanished, stayed, returned, missing}.",
+        _hubs_options,
+        _hubs,
+    ),
     "udev": Command(
-        "print udev rules that give serial cables names",
-        "'boardhand udev rules board-1=ttyUSB0' prints rules for names that stay. JSON: {\"rules\": text}.",
+        "print udev rules that give serial cables names, or open hubs to the agent",
+        "'boardhand udev rules board-1=ttyUSB0' prints rules for names that stay, 'boardhand udev hubs' rules that\n"
+        'let the group dialout switch USB hubs. JSON: {"rules": text}.',
         _udev_options,
         _udev,
     ),

@@ -7,14 +7,14 @@ which are also found here, are the only ways in and out.
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetPydanticSchema
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from wire.codec import MAX_PAYLOAD_BYTES as MAX_PAYLOAD_BYTES  # noqa: PLC0414  # part of the contract, so found here too
-from wire.codec import MAX_SHORT_TEXT
+from wire.codec import MAX_SHORT_TEXT as MAX_SHORT_TEXT  # noqa: PLC0414  # part of the contract, so found here too
 from wire.codec import PayloadError as PayloadError  # noqa: PLC0414  # part of the contract, so found here too
 from wire.codec import decode as decode  # noqa: PLC0414  # part of the contract, so found here too
 from wire.codec import encode as encode  # noqa: PLC0414  # part of the contract, so found here too
+from wire.labels import Label as Label  # noqa: PLC0414  # part of the contract, so found here too
 from wire.names import Id, Mac
 from wire.phases import ErrorKind, EventType, JobState, Outcome, Phase, Power, PowerAction, Presence, Purpose
 
@@ -24,16 +24,6 @@ MAX_STEPS = 200
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 ShortText = Annotated[str, Field(max_length=MAX_SHORT_TEXT)]
 Token = Annotated[int, Field(ge=1, le=2**53)]
-
-
-def _one_problem(source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-    """Says one thing about a label of a wrong type, where pydantic would name each branch of the union as a key."""
-    return core_schema.custom_error_schema(
-        handler(source), "label", custom_error_message="Input should be text, a number, true or false"
-    )
-
-
-Label = Annotated[str | int | float | bool, GetPydanticSchema(_one_problem)]
 Transaction = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 BootId = Transaction
 
@@ -67,6 +57,8 @@ class OutletInfo(Payload):
     """One switched port of a controller, as last read back."""
 
     outlet: ShortText
+    name: ShortText | None = None
+    """What is written on it, as the controller says."""
     power: Power = Power.UNKNOWN
     board: Id | None = None
 
@@ -75,6 +67,10 @@ class ControllerInfo(Payload):
     name: Id
     driver: ShortText
     description: Text = ""
+    device: Text | None = None
+    """What the controller says that it is, and why that is believed."""
+    problem: Text | None = None
+    """Why it could not be asked."""
     outlets: list[OutletInfo] = []
 
 
@@ -123,10 +119,12 @@ class BoardInfo(Payload):
 
 
 class Telemetry(Payload):
-    """`board/<board>/telemetry`. A value that no device measured is absent, never zero."""
+    """`board/<board>/telemetry`. What no device measured is absent: `energy_wh` has gaps; `estimated_wh` is theirs."""
 
     power_w: float | None = None
     energy_wh: float | None = Field(default=None, ge=0)
+    estimated_wh: float | None = Field(default=None, ge=0)
+    energy_since: AwareDatetime | None = None
     temperature_c: float | None = None
 
 

@@ -18,7 +18,8 @@ from agent.power.readings import Listeners, Readings
 from agent.power.settings import BoardFeed, ControllerBase
 from agent.power.sharing import Sharing
 from agent.power.start_findings import close_interrupted, look_at
-from wire.payloads import ControllerInfo, ErrorInfo, OutletInfo
+from agent.power.watts import feed_watts, read_watts
+from wire.payloads import MAX_SHORT_TEXT, MAX_TEXT, ControllerInfo, ErrorInfo, OutletInfo
 from wire.phases import ErrorKind, Phase, Power, PowerAction
 
 __all__ = ["FindingKind", "Listeners", "PowerOutcome", "PowerService", "StartFinding"]
@@ -216,8 +217,7 @@ class PowerService:
         return self._readings.problem(self._boards[board])
 
     async def watts(self, board: str) -> float | None:
-        """What the board draws now, where exactly one outlet of its feed measures it; otherwise None: the outlets of
-        a chain would count the same power twice."""
+        """What the board draws now, in watts; None where that is not measured, or not wholly."""
         return (await self._watts([self._boards[board]]))[board]
 
     async def watts_of_all(self) -> dict[str, float | None]:
@@ -225,24 +225,13 @@ class PowerService:
         return await self._watts(list(self._boards.values()))
 
     async def _watts(self, boards: Collection[BoardEntry]) -> dict[str, float | None]:
-        by_controller: dict[str, list[str]] = {}
-        for ref in {ref for board in boards for ref in board.refs}:
-            by_controller.setdefault(ref.controller, []).append(ref.outlet)
-        found: dict[OutletRef, float] = {}
-
-        async def ask(name: str, outlets: list[str]) -> None:
-            try:
-                values = await self._queues[name].read_many(sorted(outlets))
-            except PowerError as problem:
-                _log.info("%s: no power measurement: %s", name, problem)
-                return
-            found.update({OutletRef(name, outlet): watts for outlet, watts in values.items() if watts is not None})
-
-        await asyncio.gather(*(ask(name, outlets) for name, outlets in by_controller.items()))
-        measured = {board.name: [found[ref] for ref in board.refs if ref in found] for board in boards}
+        found = await read_watts(self._queues, {ref for board in boards for ref in board.refs})
         shared = {board.name for board in boards if any(len(self._sharing.users(ref)) > 1 for ref in board.refs)}
         return {
-            name: values[0] if len(values) == 1 and name not in shared else None for name, values in measured.items()
+            board.name: None
+            if board.name in shared
+            else feed_watts([found[ref] for ref in board.refs], board.feed.kind)
+            for board in boards
         }
 
     async def _poll(self) -> None:
@@ -274,17 +263,30 @@ class PowerService:
 
     async def _describe(self, name: str) -> ControllerInfo:
         settings = self._controllers[name]
-        notes, described = [settings.description] if settings.description else [], []
+        device, problem, described = None, None, []
         try:
-            identity = await self._queues[name].identify()
-            notes += [identity] if identity else []
+            device = await self._queues[name].identify()
             described = await self._queues[name].describe()
-        except PowerError as problem:
-            notes.append(str(problem))
-        seen = {item.outlet: item.power for item in described}
-        named = self._readings.boards_of(name)
-        for outlet in named:
-            seen.setdefault(outlet, self._readings.power.get(OutletRef(name, outlet), Power.UNKNOWN))
-        outlets = [OutletInfo(outlet=key, power=power, board=named.get(key)) for key, power in seen.items()]
-        note = "; ".join(notes)
-        return ControllerInfo(name=name, driver=settings.driver, description=note, outlets=outlets)
+        except PowerError as error:
+            problem = str(error)[:MAX_TEXT]
+        fed = self._readings.boards_of(name)
+        outlets = [
+            OutletInfo(outlet=item.outlet, name=_printed(item.name), power=item.power, board=fed.get(item.outlet))
+            for item in described
+        ]
+        for outlet in fed.keys() - {item.outlet for item in described}:
+            power = self._readings.power.get(OutletRef(name, outlet), Power.UNKNOWN)
+            outlets.append(OutletInfo(outlet=outlet, power=power, board=fed[outlet]))
+        return ControllerInfo(
+            name=name,
+            driver=settings.driver,
+            description=settings.description,
+            device=device,
+            problem=problem,
+            outlets=outlets,
+        )
+
+
+def _printed(name: str) -> str | None:
+    """An outlet's name as it fits into a payload: devices return what somebody once typed into them."""
+    return "".join(letter for letter in name if letter.isprintable())[:MAX_SHORT_TEXT].strip() or None

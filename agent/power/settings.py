@@ -16,7 +16,7 @@ NonEmpty = Annotated[str, Field(min_length=1, max_length=4096)]
 class PowerSettings(BaseModel):
     """Base of all tables about power: a key that nobody knows is an error, because it is a typo."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ControllerBase(PowerSettings):
@@ -24,6 +24,7 @@ class ControllerBase(PowerSettings):
 
     driver: str
     description: Annotated[str, Field(max_length=256)] = ""
+    """For people: what it is and where it stands."""
     inrush_spacing_s: Seconds = 0.0
     """Least time between two switch-ons of this controller, so that a shelf does not blow its fuse."""
     circuit: Id | None = None

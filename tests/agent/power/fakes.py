@@ -1,12 +1,14 @@
 """A driver without hardware, for the tests of what stands above drivers."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.power.driver import OutletDescription, Timing
 from agent.power.errors import UnreachableError
 from agent.power.kinds.command import CommandSettings
 from wire.phases import Power
+
+__all__ = ["replace"]
 
 QUICK = Timing(
     verify_deadline_s=0.3, poll_interval_s=0.005, settle_s=0.05, min_off_s=0.1, attempts=2, call_timeout_s=0.2

@@ -1,0 +1,23 @@
+"""What the settings say of a board, as it is told to the world."""
+
+from agent.settings import AgentSettings
+from wire.payloads import BoardInfo
+
+
+def of(settings: AgentSettings, name: str) -> BoardInfo:
+    """`board/<board>/info` before the board itself has said anything."""
+    board = settings.boards[name]
+    return BoardInfo(
+        macs=board.macs,
+        uuid=board.uuid,
+        address=None if board.address is None else str(board.address),
+        # The broker must not wake a board, nor wait for one, that will never ask for work.
+        labels={
+            **({} if board.registers else {"work": False}),
+            **({"sleep": False} if board.never_off else {}),
+            **board.labels,
+        },
+        feed=board.outlets,
+        console=board.console,
+        image=board.profile,
+    )
