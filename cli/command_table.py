@@ -48,6 +48,16 @@ def _boards(args: Namespace) -> int:
     return run(target_of(args), as_json=as_json(args), watch=args.watch, for_s=args.for_s)
 
 
+def _outlets_options(page: ArgumentParser) -> None:
+    page.add_argument("controller", metavar="CONTROLLER", nargs="?", help="this one only")
+
+
+def _outlets(args: Namespace) -> int:
+    from cli.outlets import run
+
+    return run(target_of(args), args.controller, as_json=as_json(args))
+
+
 def _energy_options(page: ArgumentParser) -> None:
     page.add_argument("board", metavar="BOARD", nargs="*", help="of these boards only")
     when = "24h, 7d, 2026-11-01; goes back to the full hour, beyond 14 days to the full day (24h)"
@@ -283,6 +293,15 @@ COMMANDS: dict[str, Command] = {
         "board and agent_state added.",
         _power_options,
         _power,
+    ),
+    "outlets": Command(
+        "list controllers and outlets, asked now",
+        "For each hub, PDU and plug of every agent: what it is and why that is believed, and its outlets with their\n"
+        "power, the board that they feed, and what is written on them. CONTROLLER:OUTLET is what a feed names.\n"
+        'JSON: {"controllers": [{agent, name, driver, device, problem, outlets: [{outlet, power, board, name}]}],\n'
+        "silent}.",
+        _outlets_options,
+        _outlets,
     ),
     "energy": Command(
         "show what boards used, and what sleep saved",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.bench import Bench, result_of
+from tests.cli.farm_double import boardhand
 
 BOARDS = {"adopts": "", "enforces": 'on_change = "enforce"\n', "stays": "never_off = true\n"}
 
@@ -181,3 +182,20 @@ def test_what_the_outlets_measure_is_told_and_can_be_asked_for(bench: Bench) -> 
     assert "apc-rpdu2" in controller["device"]
     third = controller["outlets"][2]
     assert (third["outlet"], third["name"], third["power"], third["board"]) == ("3", "Outlet 3", "on", "stays")
+
+
+def test_outlets_are_listed_with_what_the_controller_is(bench: Bench, pdu: Pdu) -> None:
+    ready(bench)
+    told = boardhand("outlets", port=bench.mqtt.port)
+    assert told.returncode == 0, told.stderr
+    lines = [line.split() for line in told.stdout.splitlines()]
+    assert ["rack:3", "on", "stays", "Outlet", "3"] in lines
+    assert ["rack:4", "off", "Outlet", "4"] in lines
+    assert "apc-rpdu2" in told.stdout
+    document = json.loads(boardhand("outlets", "rack", "--json", port=bench.mqtt.port).stdout)
+    assert [outlet["outlet"] for outlet in document["controllers"][0]["outlets"]] == [str(n) for n in range(1, 9)]
+    pdu.tell(do="deaf", value=True)
+    told = boardhand("outlets", port=bench.mqtt.port)
+    assert told.returncode == 0, "the agent answered: the PDU did not"
+    assert "no answer" in told.stdout
+    assert boardhand("outlets", "nobody", port=bench.mqtt.port).returncode == 4
