@@ -44,23 +44,35 @@ class CommandDesk:
             log.warning("%s", verdict.error.message)
             self._refuse(board, verdict.id, None, verdict.error)
             return
-        bound = self._bound_neighbour(board, verdict)
-        if bound is not None:
-            self._refuse(board, verdict.id, verdict.power, bound)
-            return
-        if self._agent.stopping:
-            error = ErrorInfo(
-                kind=ErrorKind.BUSY, message=f"board {board}: the agent is being stopped; try again later"
-            )
-            self._refuse(board, verdict.id, verdict.power, error)
-            return
-        if self._waiting.get(board, 0) >= MAX_WAITING_PER_BOARD:
-            error = ErrorInfo(
-                kind=ErrorKind.BUSY, message=f"board {board}: {MAX_WAITING_PER_BOARD} commands wait already; try later"
-            )
-            self._refuse(board, verdict.id, verdict.power, error)
+        objection = self._objection(board, verdict)
+        if objection is not None:
+            self._refuse(board, verdict.id, verdict.power, objection)
             return
         self._agent.begin(self._carry_out(board, verdict), f"power-{board}")
+
+    async def asked(self, board: str, action: PowerAction, *, min_off_s: float | None = None) -> PowerResult:
+        """Switch a board for somebody who shows no lease's token, as pdudaemon's clients: checked as on MQTT, and
+        answered to the caller alone. Never raises for hardware."""
+        payload = encode(PowerCommand(power=action))
+        verdict = power_desk.judge(board, payload, now=datetime.now(UTC), leases=self.leases, force_allowed=False)
+        error = verdict.error if isinstance(verdict, Refused) else self._objection(board, verdict)
+        if error is not None:
+            power = self._agent.power.last(board)
+            return PowerResult(ok=False, power=power, action=action, error=error, took_ms=0)
+        return await self.switch(board, action, Purpose.OPERATOR, min_off_s=min_off_s)
+
+    def _objection(self, board: str, command: PowerCommand) -> ErrorInfo | None:
+        """Why a command that is in order cannot be taken now."""
+        bound = self._bound_neighbour(board, command)
+        if bound is not None:
+            return bound
+        if self._agent.stopping:
+            message = f"board {board}: the agent is being stopped; try again later"
+            return ErrorInfo(kind=ErrorKind.BUSY, message=message)
+        if self._waiting.get(board, 0) >= MAX_WAITING_PER_BOARD:
+            message = f"board {board}: {MAX_WAITING_PER_BOARD} commands wait already; try later"
+            return ErrorInfo(kind=ErrorKind.BUSY, message=message)
+        return None
 
     def _bound_neighbour(self, board: str, command: PowerCommand) -> ErrorInfo | None:
         """Why a board that would lose its power with this one must not."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from agent import board_info, metering, netboot_bridge
 from agent.commands import CommandDesk
@@ -38,6 +39,9 @@ from wire.payloads import AgentInfo, AgentState, ErrorInfo, Registration, encode
 from wire.phases import Phase, Power, Presence
 from wire.topics import Topics
 
+if TYPE_CHECKING:
+    from agent.pdu_listener.service import PduListener
+
 log = logging.getLogger(__name__)
 
 SECRETS_FACT = "boot_secrets"
@@ -45,6 +49,8 @@ STOP_GRACE_S = 12.0
 """A cycle that is cut short leaves a board off until somebody looks; `boardhand up` and systemd give us longer."""
 LAST_WORDS_S = 2.0
 """For answers and events on a clean stop; events that are not said wait on disk."""
+PDU_LISTENER_END_S = 3.0
+"""For pdudaemon's clients to take their answers after the last of their switches."""
 POWER_TASK = "power-"
 """How tasks are named that switch power: a clean stop waits for these."""
 NO_DEADLINE_S = 3600.0
@@ -69,6 +75,7 @@ class Agent:
         self._applied: asyncio.Queue[tuple[Effects, asyncio.Future[None] | None]] = asyncio.Queue()
         self._deadlines_changed = asyncio.Event()
         self.netboot: NetbootServer | None = None
+        self.pdu_listener: PduListener | None = None
         self.energy: EnergyRecorder | None = None
         self.session = 0
         self.stopping = False
@@ -133,6 +140,10 @@ class Agent:
             await self.energy.start()
             self._own(self.energy.run(), "energy")
         await self._start_netboot()
+        if settings.pdu_listener is not None:
+            from agent.pdu_listener.service import opened  # noqa: PLC0415  # few need it, and aiohttp is large
+
+            self.pdu_listener = await opened(settings, self.commands, self.power)
         self.link = self._make_link()
         self.voice.link = self.link
         self.voice.retain(self.topics.agent_state(self.name), encode(self._state(Presence.ONLINE)))
@@ -205,11 +216,11 @@ class Agent:
 
     async def _connected(self) -> None:
         await self.voice.greet(self.topics.agent_state(self.name))
+        self.commands.leases.in_touch()
 
     def _disconnected(self, _reason: str) -> None:
         self.voice.fell_silent()
-        # Leases are retained, so those that still hold come again; one that was released meanwhile does not.
-        self.commands.leases.leases.clear()
+        self.commands.leases.out_of_touch()
 
     def _state(self, presence: Presence) -> AgentState:
         return AgentState(state=presence, session=self.session, since=self.since)
@@ -229,8 +240,10 @@ class Agent:
         """Let power commands that are under way come to their end, say offline, let go of everything."""
         self.stopping = True
         commands = [task for task in self._passing if task.get_name().startswith(POWER_TASK)]
+        if self.pdu_listener is not None:
+            commands.append(asyncio.create_task(self.pdu_listener.stop(), name="pdu listener"))
         if commands:
-            await asyncio.wait(commands, timeout=STOP_GRACE_S)
+            await asyncio.wait(commands, timeout=STOP_GRACE_S + PDU_LISTENER_END_S)
         if hasattr(self, "link") and self.link.connected:
             await self.voice.finish(LAST_WORDS_S)
         tasks = [*self._lasting, *self._passing]

@@ -23,6 +23,8 @@ class LeaseBook:
     """The leases as the broker said them, by board."""
 
     leases: dict[str, Lease] = field(default_factory=dict)
+    remembered: dict[str, Lease] = field(default_factory=dict)
+    """What was last heard, while the MQTT server is away: one may have been released meanwhile, none may be new."""
 
     def heard(self, board: str, payload: bytes) -> None:
         """Take a message on `board/<board>/lease`.
@@ -30,14 +32,25 @@ class LeaseBook:
         Raises:
             PayloadError: it is no lease.
         """
+        self.remembered.pop(board, None)
         if payload:
             self.leases[board] = decode(Lease, payload)
         else:
             self.leases.pop(board, None)
 
+    def out_of_touch(self) -> None:
+        """The MQTT server is away. Leases are retained, so those that still hold come again; one that was released
+        meanwhile does not."""
+        self.remembered |= self.leases
+        self.leases = {}
+
+    def in_touch(self) -> None:
+        """The MQTT server is back and has said what it retains."""
+        self.remembered = {}
+
     def held(self, board: str, now: datetime) -> Lease | None:
         """The lease that binds the board now; one that ran out binds nobody, even if its broker is gone."""
-        lease = self.leases.get(board)
+        lease = self.leases.get(board) or self.remembered.get(board)
         return lease if lease is not None and lease.expires > now else None
 
 

@@ -8,6 +8,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from agent.pdu_listener import settings as pdu_listener_settings
+from agent.pdu_listener.settings import PduListenerTable
 from agent.power.driver_kind import ControllerSettings
 from agent.power.feed import FeedKind
 from agent.power.settings import BoardFeed, CircuitSettings, Seconds
@@ -176,6 +178,7 @@ class AgentSettings(FileSettings):
     circuits: dict[Id, CircuitSettings] = Field(default={})
     controllers: dict[Id, ControllerSettings] = Field(default={})
     boards: dict[Id, BoardTable] = Field(default={})
+    pdu_listener: PduListenerTable | None = None
 
     def feeds(self) -> dict[str, BoardFeed]:
         """What the power service needs to know of each board."""
@@ -209,6 +212,8 @@ def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     yield from _identities_differ(settings)
     yield from _profiles_serve(settings)
     yield from _netboot_fits(settings)
+    if settings.pdu_listener is not None:
+        yield from pdu_listener_settings.contradictions(settings.pdu_listener, settings.controllers, settings.boards)
 
 
 def _feeds_fit(settings: AgentSettings) -> Iterator[tuple[Key, str]]:

@@ -60,6 +60,14 @@ class Readings:
         for ref in board.refs:
             self._boards_of.setdefault(ref, []).append(board)
 
+    def forget(self, board: BoardEntry | None) -> None:
+        """Keep no readings of a feed any more."""
+        for ref in () if board is None else board.refs:
+            self._boards_of.pop(ref, None)
+            self._problems.pop(ref, None)
+            self.power.pop(ref, None)
+            self.off_since.pop(ref, None)
+
     def __contains__(self, ref: OutletRef) -> bool:
         return ref in self._boards_of
 
@@ -154,6 +162,6 @@ class Readings:
             answer = found.get(ref.outlet, Power.UNKNOWN)
             problem = answer if isinstance(answer, PowerError) else None
             power = Power.UNKNOWN if isinstance(answer, PowerError) else answer
-            if all(map(still, self._boards_of[ref])) and self.take(ref, power, problem):
+            if all(map(still, self._boards_of.get(ref, []))) and self.take(ref, power, problem):
                 changed[ref] = self.off_since.get(ref)
         return changed

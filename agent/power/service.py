@@ -143,7 +143,11 @@ class PowerService:
         if users:
             message = f"{ref}: feeds {', '.join(users)}; switch it by the board's name"
             return self._refused(ErrorKind.NOT_ALLOWED, message, begun)
-        return await self._switch(self._loose_entry(ref), action, operation_id, min_off_s, begun)
+        outcome = await self._switch(self._loose_entry(ref), action, operation_id, min_off_s, begun)
+        if outcome.error is not None and outcome.error.kind is ErrorKind.CONFIGURATION:
+            # There is no such outlet: names that a client invents must not pile up.
+            self._readings.forget(self._loose.pop(ref, None))
+        return outcome
 
     def moved_with(self, board: str, action: PowerAction) -> list[str]:
         """The other boards whose power changes when `action` is done to this one: they share its outlets."""

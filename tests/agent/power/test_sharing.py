@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.power.errors import UnreachableError
+from agent.power.errors import ConfigurationError, UnreachableError
 from agent.power.feed import FeedKind, OutletRef, feed_power
 from agent.power.inrush import InrushSpacing
 from agent.power.journal import Journal, MemoryStore
@@ -182,6 +182,9 @@ async def test_an_outlet_without_a_board_is_switched_and_verified_too(farm):
         refused = await service.switch_outlet(ref, ON, operation_id="no")
         assert refused.error is not None
         assert refused.error.kind is kind
+    farm.hub.error = ConfigurationError("it has no such outlet", controller="hub", outlet="99")
+    assert not (await service.switch_outlet(OutletRef("hub", "99"), ON, operation_id="none")).ok
+    assert list(service._loose) == [spare], "names that somebody invents do not pile up"
     assert all(board == "a" for board, _ in farm.changes), "an outlet without a board is nobody's news"
     await service.close()
 
