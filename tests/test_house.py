@@ -139,6 +139,7 @@ def test_nothing_names_a_machine_or_a_registry():
 COMES_WITH = {
     "pydantic_core": "pydantic",  # its schemas and errors are part of pydantic's public interface
     "annotated_types": "pydantic",  # what pydantic's constraints are made of
+    "yarl": "aiohttp",  # its URL is part of aiohttp's public interface
 }
 LOADED_BY_OTHERS = {
     "cryptography": "pysnmp loads it for the privacy of SNMPv3",
