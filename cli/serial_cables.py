@@ -6,7 +6,7 @@ from pathlib import Path
 from cli.boards import lines
 from cli.exits import CliError, Exit, usage
 from cli.plain_text import shown
-from udev.rules import NamedPort, Role, RuleError, udev_rules
+from udev.rules import NamedPort, Role, RuleError, udev_rules, usb_hub_rules
 from udev.serial_ports import SerialPort, serial_ports
 
 
@@ -51,12 +51,27 @@ def _document(port: SerialPort) -> dict[str, object]:
     }
 
 
+def hub_rules(names: list[str], *, as_json: bool) -> int:
+    """Print a udev rules file that opens USB hubs to the agent's group.
+
+    Raises:
+        CliError: there are words behind `hubs`.
+    """
+    if names:
+        raise usage(f"'udev hubs' takes no {names[0]!r}", "the rules are for all hubs")
+    text = usb_hub_rules()
+    print(json.dumps({"rules": text}) if as_json else text, end="\n" if as_json else "")
+    return Exit.OK
+
+
 def rules(names: list[str], sysfs: Path, *, as_json: bool) -> int:
     """Print a udev rules file for `BOARD[:ROLE]=TTY` words.
 
     Raises:
-        CliError: a word is not of that form, a port is not there, or no safe rule can be written.
+        CliError: there is no word, one is not of that form, a port is not there, or no safe rule can be written.
     """
+    if not names:
+        raise usage("'udev rules' needs BOARD=TTY", "see 'boardhand udev --help'")
     ports = {port.name: port for port in serial_ports(sysfs)}
     try:
         text = udev_rules([_named(word, ports) for word in names])

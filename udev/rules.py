@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from udev.serial_ports import SerialPort
 
+HUB_RULES_FILE_NAME = "70-boardhand-hubs.rules"
 RULES_FILE_NAME = "70-boardhand-consoles.rules"
 """After 60-serial.rules, which reads the adapter, and before ModemManager's 77 to 80, which open it."""
 DEFAULT_GROUP = "dialout"  # Debian's and Ubuntu's group for serial ports
@@ -28,6 +29,20 @@ ACTION=="remove", GOTO="boardhand_end"
 SUBSYSTEM!="tty", GOTO="boardhand_end"
 SUBSYSTEMS=="usb", ENV{ID_PATH}=="", IMPORT{builtin}="path_id"
 SUBSYSTEMS=="usb", ENV{ID_USB_INTERFACE_NUM}=="", IMPORT{builtin}="usb_id"
+"""
+# The ports are folders of the hub's interface, and there once its driver is bound. A hub without them, or a kernel
+# before 6.0, is no fault: hence `:`.
+_HUBS = """\
+# Written by boardhand; it will be overwritten. Lets a group switch the ports of USB hubs.
+ACTION=="remove|unbind", GOTO="boardhand_hubs_end"
+SUBSYSTEM!="usb", GOTO="boardhand_hubs_end"
+# For what the hub says of itself, and for class requests.
+ENV{{DEVTYPE}}=="usb_device", ATTR{{bDeviceClass}}=="09", GROUP="{group}", MODE="0664"
+# Linux 6.0 and later: the ports' attribute `disable`.
+ENV{{DEVTYPE}}=="usb_interface", DRIVER=="hub", RUN+="/bin/sh -c '{disable}'"
+# Before Linux 6.0 only: lets the group tell the kernel that a device has lost its power. It then may stop any device.
+# ENV{{DEVTYPE}}=="usb_device", RUN+="/bin/sh -c '{remove}'"
+LABEL="boardhand_hubs_end"
 """
 _TAIL = 'LABEL="boardhand_end"\n'
 
@@ -71,6 +86,23 @@ def udev_rules(named: Iterable[NamedPort], *, group: str = DEFAULT_GROUP) -> str
     entries = sorted(named, key=lambda entry: entry.symlink)
     _refuse_doubles(entries)
     return _HEAD + "".join(f"{_comment(entry)}\n{_rule(entry, group)}\n" for entry in entries) + _TAIL
+
+
+def usb_hub_rules(*, group: str = DEFAULT_GROUP) -> str:
+    """The text of a rules file that lets `group` switch the ports of USB hubs: by the kernel's `disable` attribute,
+    which udev can only open with chgrp and chmod, and by the hub's node for class requests.
+
+    Raises:
+        RuleError: `group` is no group name.
+    """
+    if _GROUP.fullmatch(group) is None:
+        raise RuleError(f"{group!r} is no group name: use lower case letters, digits, '-' and '_'")
+    disable, remove = "$sys$devpath/*-port*/disable", "$sys$devpath/remove $sys$devpath/authorized"
+    return _HUBS.format(
+        group=group,
+        disable=f"chgrp {group} {disable}; chmod 0664 {disable}; :",
+        remove=f"chgrp {group} {remove}; chmod g+w {remove}; :",
+    )
 
 
 def _refuse_doubles(entries: list[NamedPort]) -> None:

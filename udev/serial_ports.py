@@ -4,11 +4,11 @@ Only sysfs is read, below a root that is a parameter: no libudev, no port is ope
 Layout: Documentation/ABI/testing/sysfs-bus-usb and sysfs-tty of the kernel, and drivers/usb/serial.
 """
 
-import os
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from udev.device_path import ancestors, attribute, id_path, link_name
 
 SYSFS_ROOT = Path("/sys")
 
@@ -96,72 +96,31 @@ def _read_port(entry: Path, devices: Path) -> SerialPort | None:
         return None  # no hardware behind it, or unplugged a moment ago
     if not device.is_relative_to(devices):
         return None
-    if entry.name.startswith("ttyS") and _attribute(entry / "type") == _UART_TYPE_UNKNOWN:
+    if entry.name.startswith("ttyS") and attribute(entry / "type") == _UART_TYPE_UNKNOWN:
         return None
-    chain = list(_ancestors(device, devices))
-    hardware = next((path for path in chain if _link_name(path / "subsystem") not in _GLUE_SUBSYSTEMS), device)
+    chain = list(ancestors(device, devices))
+    hardware = next((path for path in chain if link_name(path / "subsystem") not in _GLUE_SUBSYSTEMS), device)
     usb = _usb_adapter(chain)
-    number = _attribute(device / "port_number")
+    number = attribute(device / "port_number")
     return SerialPort(
         name=entry.name,
         # usb-serial has its driver one layer above the interface; on serial-base that layer's driver is just "port".
-        driver=_link_name(hardware / "driver") or _link_name(device / "driver"),
+        driver=link_name(hardware / "driver") or link_name(device / "driver"),
         hardware=hardware.name,
         usb=usb,
         port_number=int(number) if number is not None and number.isdecimal() else None,
-        id_path=_id_path(chain) if usb is not None else None,
+        id_path=id_path(chain) if usb is not None else None,
     )
 
 
 def _usb_adapter(chain: list[Path]) -> UsbAdapter | None:
     interface = ""
     for path in chain:
-        if _link_name(path / "subsystem") != "usb":
+        if link_name(path / "subsystem") != "usb":
             continue
-        interface = interface or (_attribute(path / "bInterfaceNumber") or "")
-        vendor, product = _attribute(path / "idVendor"), _attribute(path / "idProduct")
+        interface = interface or (attribute(path / "bInterfaceNumber") or "")
+        vendor, product = attribute(path / "idVendor"), attribute(path / "idProduct")
         if vendor is not None and product is not None:
-            serial = _attribute(path / "serial") or None
+            serial = attribute(path / "serial") or None
             return UsbAdapter(vendor.lower(), product.lower(), serial, interface or "00", path.name)
     return None
-
-
-def _id_path(chain: list[Path]) -> str | None:
-    """The same text as udev's path_id builtin: of each run of devices on one bus the lowest gives a USB part, the
-    lowest gives a PCI part, and so on upward. The bus number is not in it, since it changes between boots."""
-    parts: list[str] = []
-    last = None
-    for path in chain:
-        subsystem = _link_name(path / "subsystem")
-        if subsystem == last:
-            continue
-        last = subsystem
-        if subsystem == "usb":
-            _, dash, ports = path.name.partition("-")
-            if dash:
-                parts.append(f"usb-0:{ports}")
-        elif subsystem in {"pci", "platform", "acpi"}:
-            parts.append(f"{subsystem}-{path.name}")
-    return "-".join(reversed(parts)) or None
-
-
-def _ancestors(device: Path, devices: Path) -> Iterator[Path]:
-    """`device` and what it hangs off, upward, without the root of the tree."""
-    while device != devices:
-        yield device
-        device = device.parent
-
-
-def _link_name(link: Path) -> str | None:
-    try:
-        return os.path.basename(os.readlink(link))  # noqa: PTH115, PTH119  # the target's text; it need not exist
-    except OSError:
-        return None
-
-
-def _attribute(path: Path) -> str | None:
-    """A sysfs attribute without trailing blanks, as udev compares it; None when the device has none or has gone."""
-    try:
-        return path.read_bytes().decode("utf-8", "replace").rstrip()
-    except OSError:
-        return None

@@ -1,6 +1,7 @@
 """The rules are read back by a small reader of udev(7)'s syntax, which then finds the ports as udev would."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from fnmatch import fnmatchcase
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from udev.rules import RULES_FILE_NAME, NamedPort, Role, RuleError, known_by_serial, udev_rules
+from udev.rules import RULES_FILE_NAME, NamedPort, Role, RuleError, known_by_serial, udev_rules, usb_hub_rules
 from udev.serial_ports import SerialPort, UsbAdapter, serial_ports
 
 TERM = re.compile(r'([A-Z_]+)(?:\{([^{}"]+)\})?(==|!=|\+=|=)"([^"\n\\]*)"')
@@ -195,3 +196,35 @@ def test_no_board_name_leaves_the_folder_of_boards(board):
     (rule,) = naming_rules(text)
     (link,) = (value for key, _, _, value in rule if key == "SYMLINK")
     assert re.fullmatch(r"boards/[a-z0-9-]+-console", link)
+
+
+def test_hub_rules_open_the_ports_of_hubs_and_nothing_else() -> None:
+    rules = read_rules(usb_hub_rules(group="lab"))
+    labels = {value for rule in rules for key, _, _, value in rule if key == "LABEL"}
+    assert {value for rule in rules for key, _, _, value in rule if key == "GOTO"} == labels
+    acting = [rule for rule in rules if any(key in {"GROUP", "MODE", "RUN"} for key, *_ in rule)]
+    assert len(acting) == 2
+    assert all(("DRIVER", "", "==", "hub") in rule or ("ATTR", "bDeviceClass", "==", "09") in rule for rule in acting)
+    command = next(value for rule in acting for key, _, _, value in rule if key == "RUN")
+    assert "chgrp lab $sys$devpath/*-port*/disable; chmod 0664 $sys$devpath/*-port*/disable" in command
+
+
+def test_hub_rules_run_what_they_say(tmp_path: Path) -> None:
+    """The command itself, as udev hands it to a shell, on a folder that plays the hub's interface."""
+    port = tmp_path / "devices/1-1:1.0/1-1-port1"
+    port.mkdir(parents=True)
+    (port / "disable").write_text("0\n")
+    (port / "disable").chmod(0o644)
+    group = subprocess.run(["id", "-gn"], capture_output=True, text=True, check=True).stdout.strip()
+    rule = next(rule for rule in read_rules(usb_hub_rules(group=group)) if any(key == "RUN" for key, *_ in rule))
+    command = next(value for key, _, _, value in rule if key == "RUN")
+    told = command.replace("$sys", str(tmp_path)).replace("$devpath", "/devices/1-1:1.0")
+    subprocess.run(shlex.split(told), check=True)
+    assert (port / "disable").stat().st_mode & 0o777 == 0o664
+    subprocess.run(shlex.split(told.replace("1-1:1.0", "none")), check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("group", ["", "two words", 'x"', "a;b"])
+def test_hub_rules_take_group_names_only(group: str) -> None:
+    with pytest.raises(RuleError, match="no group name"):
+        usb_hub_rules(group=group)
