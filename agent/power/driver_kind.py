@@ -6,11 +6,12 @@ stands on, is imported: pysnmp alone takes a third of a second.
 """
 
 import inspect
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, cast
@@ -24,6 +25,8 @@ from daemon.mqtt_settings import MqttSettings
 T = TypeVar("T")
 
 ENTRY_POINT_GROUP = "boardhand.power_drivers"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +105,20 @@ class DriverKind:
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "command": "agent.power.kinds.command",
+        "dli": "agent.power.kinds.dli",
+        "hid_relay": "agent.power.kinds.hid_relay",
+        "ipmi": "agent.power.kinds.ipmi",
+        "netio": "agent.power.kinds.netio",
         "qmp": "agent.power.kinds.qmp",
+        "redfish": "agent.power.kinds.redfish",
+        "rest": "agent.power.kinds.rest",
         "serial_cable": "agent.power.kinds.serial_cable",
+        "serial_relay": "agent.power.kinds.serial_relay",
+        "shelly": "agent.power.kinds.shelly",
         "snmp": "agent.power.kinds.snmp",
+        "tasmota": "agent.power.kinds.tasmota",
+        "usb_hub": "agent.power.kinds.usb_hub",
+        "ykush": "agent.power.kinds.ykush",
     }
 )
 """Word -> module with its `KIND`."""
@@ -121,25 +135,44 @@ def find_kind(name: str) -> DriverKind:
     Raises:
         ValueError: nobody knows the word, or what the entry point names is no kind; the text says what to do.
     """
+    outside = _from_outside()  # also for ours, so that a clash is said
     if name in BUILT_IN:
         kind = import_module(BUILT_IN[name]).KIND
-    elif name in (outside := _from_outside()):
+    elif name in outside:
         try:
             kind = outside[name].load()
         except Exception as problem:  # foreign code: whatever it raises on import is its word about itself
-            raise ValueError(f"driver {name!r} of {outside[name].value} cannot be loaded: {problem}") from problem
+            raise ValueError(
+                f"driver {name!r} of {_origin(outside[name])} cannot be loaded: {type(problem).__name__}: {problem}"
+            ) from problem
     else:
         raise ValueError(
             f"there is no driver {name!r}; known are {', '.join(known_kinds())}; others are installed as packages"
         )
     if not isinstance(kind, DriverKind) or kind.name != name:
         raise ValueError(f"driver {name!r}: its entry point must name a DriverKind of this name, and names {kind!r}")
+    if not issubclass(kind.settings, ControllerBase):
+        raise ValueError(f"driver {name!r}: its settings must be derived from ControllerBase")  # noqa: TRY004  # as above
     return kind
 
 
 @cache
-def _from_outside() -> Mapping[str, Any]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+def _from_outside() -> Mapping[str, EntryPoint]:
+    """Word -> entry point. A word that is taken stays with who has it, and that is said."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in BUILT_IN:
+            _log.warning("driver %r of %s is not used: boardhand has its own", point.name, _origin(point))
+        elif point.name in found and found[point.name].value != point.value:
+            other = _origin(found[point.name])
+            _log.warning("driver %r of %s is not used: %s has it", point.name, _origin(point), other)
+        else:
+            found[point.name] = point
+    return found
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{point.value} (package {point.dist.name if point.dist else 'unknown'})"
 
 
 def _controller_settings(value: object) -> object:

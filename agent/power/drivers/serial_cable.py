@@ -8,18 +8,15 @@ Beware: an old cable that decodes by arithmetic takes `?` for 15 (0x3f - 0x30) a
 `read_back = false`, and it is never asked.
 """
 
-import asyncio
-import errno
-import termios
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import serial
 
 from agent.power.driver import OutletDescription, Timing
 from agent.power.driver_kind import DriverContext
-from agent.power.errors import ConfigurationError, PowerError, UnreachableError
+from agent.power.drivers.serial_port import SerialPort
+from agent.power.errors import ConfigurationError, UnreachableError
 from agent.power.kinds.serial_cable import SerialCableSettings
 from wire.phases import Phase, Power
 
@@ -35,8 +32,6 @@ LEDS = LED_BOOTING | LED_READY | LED_FAULT
 
 ASK = b"?"
 HEX_DIGITS = b"0123456789abcdefABCDEF"
-WRITE_TIMEOUT_S = 1.0
-"""One character takes 1 ms at 9600 baud; a port that does not take it in this time is stuck."""
 MAX_NOISE_BYTES = 64
 """Bytes that are no digit (an echo, line ends) passed over while waiting for an answer."""
 
@@ -51,17 +46,15 @@ def leds_of(phase: Phase) -> int:
 
 
 class SerialCableDriver:
-    """One cable. The port is opened exclusively when first needed, and again after it vanished."""
+    """One cable."""
 
     def __init__(self, name: str, settings: SerialCableSettings) -> None:
         self._name = name
         self._settings = settings
-        self._port: serial.Serial | None = None
+        self._port = SerialPort(name, settings.device, settings.baudrate, opened=self._opened)
         self._known: int | None = None
         """The digit last read back, or last sent to this open port."""
         self._answers: bool | None = None if settings.read_back else False
-        # pyserial blocks, so each cable has its own thread: a stuck port delays no other.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"cable-{name}")
 
     @property
     def timing(self) -> Timing:
@@ -92,47 +85,24 @@ class SerialCableDriver:
         await self._call(outlet, lambda port: self._show(port, leds_of(phase)))
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._drop)
-        self._thread.shutdown(wait=False)
-
-    # --- on the cable's thread -----------------------------------------------------------------------------------
+        await self._port.close()
 
     async def _call(self, outlet: str, work: Callable[[serial.Serial], T]) -> T:
         if outlet != OUTLET:
             raise ConfigurationError(
                 "a power cable has one outlet", controller=self._name, outlet=outlet, do=f"write {self._name}:{OUTLET}"
             )
+        return await self._port.run(work, outlet=outlet)
 
-        def at_port() -> T:
-            try:
-                return work(self._open())
-            except (OSError, termios.error) as problem:  # SerialException is an OSError, termios.error is not
-                self._drop()
-                raise self._translated(problem) from problem
+    # --- on the port's thread ------------------------------------------------------------------------------------
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, at_port)
-
-    def _open(self) -> serial.Serial:
-        if self._port is None:
-            self._port = serial.Serial(
-                self._settings.device,
-                self._settings.baudrate,
-                timeout=self._settings.reply_timeout_s,
-                write_timeout=WRITE_TIMEOUT_S,
-                exclusive=True,
-            )
-            self._known = None
-            self._answers = None if self._settings.read_back else False
-        return self._port
-
-    def _drop(self) -> None:
-        port, self._port = self._port, None
-        if port is not None:
-            port.close()
+    def _opened(self, port: serial.Serial) -> None:
+        port.timeout = self._settings.reply_timeout_s
+        self._known = None
+        self._answers = None if self._settings.read_back else False
 
     def _send(self, port: serial.Serial, digit: int) -> None:
         port.write(b"%x" % digit)
-        port.flush()
         self._known = digit
 
     def _show(self, port: serial.Serial, leds: int) -> None:
@@ -146,7 +116,6 @@ class SerialCableDriver:
             return None
         port.reset_input_buffer()
         port.write(ASK)
-        port.flush()
         for _ in range(MAX_NOISE_BYTES):
             byte = port.read(1)
             if not byte:
@@ -164,19 +133,6 @@ class SerialCableDriver:
             )
         self._answers = False
         return None
-
-    def _translated(self, problem: Exception) -> PowerError:
-        device = self._settings.device
-        number = problem.errno if isinstance(problem, OSError) else None
-        if number in {errno.EACCES, errno.EPERM}:
-            do = "let the agent's user open it (group dialout, or a udev rule)"
-            return ConfigurationError(f"{device} may not be opened", controller=self._name, do=do)
-        if number in {errno.EAGAIN, errno.EBUSY}:
-            do = "close the terminal or the second agent that holds it"
-            return ConfigurationError(f"{device} is in use by another program", controller=self._name, do=do)
-        return UnreachableError(
-            f"{device} cannot be used: {problem}", controller=self._name, outlet=OUTLET, do="plug the cable in"
-        )
 
 
 def make(name: str, settings: SerialCableSettings, _context: DriverContext) -> SerialCableDriver:

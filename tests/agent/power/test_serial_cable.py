@@ -70,7 +70,7 @@ async def test_bytes_from_before_the_question_are_no_answer(connect):
         assert await queue.get("1") is Power.OFF
 
 
-async def test_an_old_cable_is_never_claimed_and_its_leds_wait_for_a_known_state(connect):
+async def test_an_old_cable_is_never_claimed_and_its_leds_wait_for_a_known_state(connect, until):
     async with VirtualCable(silent=True, digit=1) as cable:
         queue = connect(cable.device)
         assert await queue.get("1") is Power.UNKNOWN
@@ -80,7 +80,7 @@ async def test_an_old_cable_is_never_claimed_and_its_leds_wait_for_a_known_state
         await queue.set("1", False)
         await queue.show("1", Phase.FAULT)
         assert await queue.get("1") is Power.UNKNOWN
-        assert cable.digits == [0, 8]
+        await until(lambda: cable.digits == [0, 8])
 
 
 async def test_a_cable_that_must_not_be_asked_is_not(connect):

@@ -1,0 +1,98 @@
+"""What the conformance kit sees of a driver beside its answers: what it holds, what it logs, how long it blocks."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+NUMBERED = re.compile(r":\[\d+\]$|(?<=^/dev/pts/)\d+$")
+"""A device that was pulled out and plugged in may get another number."""
+OPEN_FILES = Path("/proc/self/fd")
+SHARED_THREADS = "asyncio_"
+"""Threads of the loop's own pool, which name lookups of any library use, and which stay."""
+TICK_S = 0.005
+
+
+@dataclass(frozen=True)
+class Held:
+    """Tasks, threads and open files of this process."""
+
+    tasks: frozenset["asyncio.Task[object]"]
+    threads: frozenset[threading.Thread]
+    files: Counter[str]
+    """What is open, without the numbers that only name one socket or pipe -> how often."""
+
+    @classmethod
+    def now(cls) -> Self:
+        files: Counter[str] = Counter()
+        for entry in OPEN_FILES.iterdir():
+            with contextlib.suppress(OSError):  # the descriptor of this very listing is closed by now
+                target = os.readlink(entry)  # noqa: PTH115 - a target that is no path
+                files[NUMBERED.sub("", target)] += 1
+        return cls(
+            frozenset(asyncio.all_tasks()),
+            frozenset(thread for thread in threading.enumerate() if not thread.name.startswith(SHARED_THREADS)),
+            files,
+        )
+
+    def beyond(self, before: Self) -> list[str]:
+        """What is held now and was not before, in words."""
+        return [
+            *(f"task {task.get_name()}" for task in self.tasks - before.tasks if not task.done()),
+            *(f"thread {thread.name}" for thread in self.threads - before.threads if thread.is_alive()),
+            *(f"{count} more of open file {target}" for target, count in sorted((self.files - before.files).items())),
+        ]
+
+
+class LogRecorder(logging.Handler):
+    """Writes everything that is logged, formatted, to a list."""
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__(logging.DEBUG)
+        self._seen = seen
+        self._level_before = logging.WARNING
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._seen.append(self.format(record))
+
+    def __enter__(self) -> Self:
+        root = logging.getLogger()
+        self._level_before = root.level
+        root.setLevel(logging.DEBUG)
+        root.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        root = logging.getLogger()
+        root.removeHandler(self)
+        root.setLevel(self._level_before)
+
+
+async def longest_stall_s(work: Awaitable[None]) -> float:
+    """Do the work; returns the longest time for which nothing else could run."""
+    loop = asyncio.get_running_loop()
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        while True:
+            before = loop.time()
+            await asyncio.sleep(TICK_S)
+            longest = max(longest, loop.time() - before - TICK_S)
+
+    ticking = asyncio.create_task(tick(), name="event loop watch")
+    try:
+        await asyncio.sleep(0)
+        await work
+        await asyncio.sleep(TICK_S)  # a stall at the very end is seen, too
+    finally:
+        ticking.cancel()
+        await asyncio.wait([ticking])
+    return longest
