@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-import json
 import re
 import socket
-from pathlib import Path
 
 import pytest
 
 from agent.power.controller_queue import ControllerQueue
 from agent.power.driver_factory import DriverFactory
-from agent.power.drivers.snmp_families import FAMILIES
-from agent.power.drivers.snmp_session import EnginePool
+from agent.power.drivers.snmp_engine import EnginePool
+from agent.power.drivers.snmp_family_files import families
 from agent.power.errors import AuthenticationError, ConfigurationError, UnreachableError
 from agent.power.journal import Journal, MemoryStore
 from agent.power.kinds.snmp import SnmpSettings
@@ -24,7 +22,6 @@ from wire.phases import ErrorKind, Power, PowerAction
 
 USER = V3User("simu", "sha", "authpass123", "aes", "privpass123")
 RPDU2_STATE, RPDU2_CONTROL = ".1.3.6.1.4.1.318.1.1.26.9.2.3.1.5", ".1.3.6.1.4.1.318.1.1.26.9.2.4.1.5"
-RECORDINGS = Path(__file__).parents[4] / "shared" / "recordings"
 
 
 @pytest.fixture
@@ -118,7 +115,7 @@ async def test_walks_of_all_kinds_see_the_same_tables():
         assert len(numbered[0]) > 8 * 15
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["apc-rpdu2", "apc-rpdu", "apc-spdu"])
 async def test_every_family_is_detected_and_switched(connect, family):
     async with VirtualPdu(PduSettings(families=(family,))) as pdu:
         queue = connect(pdu)
@@ -130,7 +127,7 @@ async def test_every_family_is_detected_and_switched(connect, family):
         assert [(item.outlet, item.name) for item in described] == [(str(n), f"Outlet {n}") for n in range(1, 9)]
         assert [item.power for item in described] == [Power.OFF, Power.ON] + [Power.OFF] * 6
         assert await queue.read("2") == (12.0 if family == "apc-rpdu2" else None)
-        assert queue.driver._family is FAMILIES[family]
+        assert queue.driver._family is families()[family]
         with pytest.raises(ConfigurationError, match="it has 8"):
             await queue.get("99")
         with pytest.raises(ConfigurationError, match="no such outlet"):
@@ -281,66 +278,6 @@ async def test_engines_are_shared_per_credential_set(secrets):
         assert pool._engines == {}
 
 
-class Recording:
-    """A PDU that answers from recorded or written values: OID -> value."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def decode(self, family, outlet):
-        raw = self.values.get(family.state.at(outlet))
-        return Power.UNKNOWN if raw is None else family.states.get(int(raw), Power.UNKNOWN)
-
-
-WRITTEN = {
-    # What an AP8932 said (rPDU2 state 1 = off and 2 = on, command the reverse; rPDU and sPDU 1 = on).
-    "1.3.6.1.4.1.318.1.1.26.9.2.3.1.5.1": ("apc-rpdu2", "1", Power.OFF),
-    "1.3.6.1.4.1.318.1.1.26.9.2.3.1.5.2": ("apc-rpdu2", "2", Power.ON),
-    "1.3.6.1.4.1.318.1.1.12.3.5.1.1.4.1": ("apc-rpdu", "1", Power.ON),
-    "1.3.6.1.4.1.318.1.1.12.3.5.1.1.4.2": ("apc-rpdu", "2", Power.OFF),
-    "1.3.6.1.4.1.318.1.1.4.4.2.1.3.1": ("apc-spdu", "1", Power.ON),
-    "1.3.6.1.4.1.318.1.1.4.4.2.1.3.2": ("apc-spdu", "2", Power.OFF),
-    "1.3.6.1.4.1.318.1.1.4.4.2.1.3.3": ("apc-spdu", "4", Power.UNKNOWN),
-}
-
-
-@pytest.mark.parametrize("oid", WRITTEN)
-def test_the_numbers_of_each_family_mean_what_the_mib_says(oid):
-    name, raw, power = WRITTEN[oid]
-    assert Recording({oid: raw}).decode(FAMILIES[name], oid.rpartition(".")[2]) is power
-
-
-def test_commands_are_the_mibs_immediate_ones():
-    assert {name: (f.control.oid, f.on, f.off) for name, f in FAMILIES.items()} == {
-        "apc-rpdu2": ("1.3.6.1.4.1.318.1.1.26.9.2.4.1.5", 1, 2),
-        "apc-rpdu": ("1.3.6.1.4.1.318.1.1.12.3.3.1.1.4", 1, 2),
-        "apc-spdu": ("1.3.6.1.4.1.318.1.1.4.4.2.1.3", 1, 2),
-    }
-
-
-def _recorded_cases():
-    """Every outlet of the APC recordings where they are present; the written values above run everywhere."""
-    truth = RECORDINGS / "ground_truth.json"
-    known = json.loads(truth.read_text()) if truth.exists() else {}
-    for file, facts in known.items():
-        for family, table in (facts.get("families") or {}).items():
-            if family in FAMILIES and (RECORDINGS / file).exists():
-                yield file, family, table["outlets"]
-
-
-def test_the_families_read_recordings_of_real_pdus():
-    checked = 0
-    for file, family, outlets in _recorded_cases():
-        values = {}
-        for line in (RECORDINGS / file).read_text(errors="replace").splitlines():
-            oid, _, value = line.split("|", 2)
-            values[oid] = re.sub(r".*(initial|value)=(\d+).*", r"\2", value)
-        for outlet in outlets:
-            assert Recording(values).decode(FAMILIES[family], outlet["index"]) is Power(outlet["state"]), (file, outlet)
-            checked += 1
-    assert checked > 0 or not (RECORDINGS / "ground_truth.json").exists()
-
-
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -351,7 +288,13 @@ def test_the_families_read_recordings_of_real_pdus():
         ({"version": "3", "user": "u", "priv_protocol": "aes", "priv_key_env": "X"}, "needs auth_protocol"),
         ({"version": "3", "user": "u", "community_env": "X"}, "no community"),
         ({"community_env": "X", "user": "u"}, 'version = "3"'),
-        ({"community_env": "X", "family": "apc"}, "apc-rpdu2"),
+        ({"community_env": "X", "family": "apc-rpdu3"}, "near to it are apc-rpdu, apc-rpdu2"),
+        ({"community_env": "X", "family": "zzz"}, "known are auto, custom, apc-epdu"),
+        ({"community_env": "X", "family": "custom"}, "need each other"),
+        ({"community_env": "X", "oids": {}}, "need each other"),
+        ({"community_env": "X", "family": "custom", "oids": {}}, "oids: state is missing"),
+        ({"community_env": "X", "family": "apc-rpdu", "family_file": "x.toml"}, "set one of them"),
+        ({"community_env": "X", "family_file": "nowhere.toml"}, "nowhere.toml: cannot be read"),
     ],
 )
 def test_settings_that_cannot_be_say_why(changes, text):
