@@ -1,8 +1,11 @@
 """Writes what in docs/ and README.md is generated from code: the life of a board, the life of a job, the AsyncAPI
-document. `make docs` runs it; `python docs/render.py --check` says what is not current, with exit code 1."""
+document, the table of power devices. `make docs` runs it; `python docs/render.py --check` says what is not current,
+with exit code 1."""
 
 import sys
 from pathlib import Path
+
+import power_devices
 
 from agent import life
 from broker import job
@@ -52,12 +55,17 @@ def rendered() -> dict[Path, str]:
         readme: block(readme.read_text(encoding="utf-8"), "board-life", board),
         lives: block(text, "job-life", mermaid(job_diagram())),
         ROOT / "docs" / "asyncapi.json": asyncapi.text(),
+        ROOT / "docs" / "power-devices.md": power_devices.text(),
     }
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
 
 
 def main() -> int:
     """Write, or with `--check` only compare."""
-    stale = [(path, text) for path, text in rendered().items() if path.read_text(encoding="utf-8") != text]
+    stale = [(path, text) for path, text in rendered().items() if not _is(path, text)]
     for path, text in stale:
         if "--check" in sys.argv[1:]:
             print(f"{path.relative_to(ROOT)} is not current: run 'make docs'", file=sys.stderr)

@@ -257,7 +257,8 @@ async def main():
     settings = CommandSettings(driver="command", on=["touch", flag], off=["rm", "-f", flag],
                                state=["sh", "-c", 'test -e "$0" && echo on || echo off', flag])
     service = PowerService({"plug": settings}, {"pi-1": BoardFeed(outlets=["plug:1"], min_off_s=60)},
-                           journal=Journal(store, "boot-1"), listeners=Listeners(lambda b, p: print(p, flush=True)), poll_every_s=0)
+                           journal=Journal(store, "boot-1"), poll_every_s=0,
+                           listeners=Listeners(lambda b, p: print(p, flush=True)))
     await service.start()
     await service.switch("pi-1", PowerAction.CYCLE, operation_id="op-17")
 
