@@ -83,24 +83,28 @@ class PlugLink:
 
     async def _open(self) -> None:
         old, self._served = self._link, set(self._listeners)
-        self._link = MqttLink(
+        if old is not None:
+            # Before the new one can hear anything: what it hears of retained wills must not be forgotten again.
+            self._tell_lost()
+        self._link = link = MqttLink(
             self.settings,
             f"boardhand-power-{secrets.token_hex(6)}",  # two connections of one name throw each other out
             will=None,
             subscriptions=sorted({topic for listener in self._listeners for topic in listener.subscriptions}),
-            on_message=self._heard,
+            on_message=lambda message: self._heard(link, message),
             on_connect=self._connected,
-            on_disconnect=self._disconnected,
+            on_disconnect=lambda reason: self._disconnected(link, reason),
         )
-        await self._link.start()
+        await link.start()
         if old is not None:
             await old.stop()
-            self._tell_lost()
 
     async def _connected(self) -> None:
         self._reason = ""
 
-    def _disconnected(self, reason: str) -> None:
+    def _disconnected(self, link: MqttLink, reason: str) -> None:
+        if link is not self._link:
+            return  # replaced, and on its way out
         self._reason = reason
         self._tell_lost()
 
@@ -108,6 +112,8 @@ class PlugLink:
         for listener in self._listeners:
             listener.lost()
 
-    def _heard(self, message: Message) -> None:
+    def _heard(self, link: MqttLink, message: Message) -> None:
+        if link is not self._link:
+            return
         for listener in self._listeners:
             listener.heard(message)

@@ -7,8 +7,10 @@ where the machine has run, and `cont`. QMP serves one client at a time, so each 
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from agent.power.driver import OutletDescription, Timing
@@ -38,6 +40,8 @@ FRESH = frozenset({"prelaunch"})
 """States from which `cont` starts the machine from reset."""
 
 MAX_LINE_BYTES = 1 << 20
+QUEUE_PAUSE_S = 0.02
+"""Before asking again to be let in; QEMU serves a client in a few milliseconds."""
 CALL_MARGIN_S = 1.0
 TIMING = Timing(verify_deadline_s=3.0, poll_interval_s=0.01, settle_s=0.5, min_off_s=0.0, attempts=3)
 
@@ -94,7 +98,7 @@ class QmpDriver:
         path, writer = self._settings.socket, None
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES)
+                reader, writer = await _connect(path)
                 qmp = _Qmp(self._name, reader, writer)
                 await qmp.greet()
                 yield qmp
@@ -116,6 +120,23 @@ class QmpDriver:
         finally:
             if writer is not None:
                 writer.close()
+
+
+async def _connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to QEMU's socket. Where others wait to be let in already, a Unix socket says EAGAIN; asyncio takes
+    that for "under way", as of TCP, and goes on with a socket that is not connected."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        while True:
+            try:
+                sock.connect(str(path))
+                break
+            except BlockingIOError:
+                await asyncio.sleep(QUEUE_PAUSE_S)
+        return await asyncio.open_unix_connection(sock=sock, limit=MAX_LINE_BYTES)
+    except BaseException:
+        sock.close()
+        raise
 
 
 @dataclass
