@@ -170,7 +170,8 @@ def _report(request: PowerRequest, result: dict[str, object]) -> int:
         print(json.dumps(document))
         return code
     if not ok:
-        what = f"{request.board} {request.action} failed ({shown(kind)}): {shown(text)}; it is {power}"
+        reason = shown(text).removeprefix(f"{request.board}: ")
+        what = f"{request.board} {request.action} failed ({shown(kind)}): {reason}; it is {power}"
         raise CliError(code, what, advice_of(kind))
     cycled = "cycled, " if request.action == "cycle" else ""
     seen = "verified" if power != "unknown" else "accepted; this outlet cannot be read back"

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+import agent.settings
+import broker.settings
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ROOMS = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
@@ -176,6 +179,13 @@ def test_every_foreign_import_is_declared_and_every_dependency_is_used():
     assert undeclared == {}
     assert optional - imported.keys() == set(), "an extra that nobody imports"
     assert declared - imported.keys() - LOADED_BY_OTHERS.keys() == set(), "declared, and nobody imports it"
+
+
+def test_one_settings_file_serves_both_daemons():
+    """A table that the other daemon does not know would stop it."""
+    ours, theirs = set(agent.settings.AgentSettings.model_fields), set(broker.settings.BrokerSettings.model_fields)
+    assert ours - theirs == set(broker.settings.OTHER_TABLES)
+    assert theirs - ours == set(agent.settings.OTHER_TABLES)
 
 
 def test_what_the_tests_import_is_declared_too():

@@ -37,7 +37,7 @@ class PowerError(Exception):
     def __str__(self) -> str:
         where = self.controller if self.outlet is None else f"{self.controller}:{self.outlet}"
         board = f"{self.board}: " if self.board else ""
-        attempt = f" (attempt {self.attempts})" if self.attempts > 1 else ""
+        attempt = f" (attempt {self.attempts})" if self.attempts else ""
         return f"{board}{where}: {self.problem}{attempt}" + (f"; {self.do}" if self.do else "")
 
     def info(self) -> ErrorInfo:
