@@ -3,16 +3,20 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Foreign programs that tests and benchmarks run against ours, each in an environment of its own.
+PEERS := .cache/peers
+PEERS_READY := $(PEERS)/labgrid/.installed $(PEERS)/pdudaemon/.installed
 # mosquitto lives in /usr/sbin on Debian, which is not on an ordinary user's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs clean packages-python packages-demo packages-test
+.PHONY: help demo test test-usb lint bench docs clean packages-python packages-demo packages-test packages-usb
 
 help:
 	@echo "make demo    a farm of virtual boards, from power to finished work"
-	@echo "make test    all tests, linters included, with coverage"
+	@echo "make test    all tests but those of test-usb, linters included, with coverage"
+	@echo "make test-usb  our agent switches USB hubs in a QEMU guest with a real kernel and udev"
 	@echo "make lint    the linters alone"
 	@echo "make bench   every benchmark in bench/, one after the other"
 	@echo "make docs    write the generated documents in docs/ anew"
@@ -22,8 +26,13 @@ demo: packages-demo $(VENV)/.installed
 	@$(VENV)/bin/boardhand up --demo
 
 # Most tests wait for timers of real programs, so four at once keep two cores busy.
-test: packages-test $(VENV)/.installed
-	@$(RUN) -m pytest -n 4 --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+test: packages-test $(VENV)/.installed $(PEERS_READY)
+	@$(RUN) -m pytest -n 4 --cov --cov-report=term:skip-covered --ignore=tests/usb_guest $(PYTEST_ARGS)
+
+# Apart, because one guest serves all of these tests: they run one after the other.
+test-usb: packages-usb $(VENV)/.installed
+	@$(RUN) -m virtual_lab.usb_guest_image
+	@$(RUN) -m pytest -n 0 tests/usb_guest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	@$(VENV)/bin/ruff check .
@@ -31,7 +40,7 @@ lint: $(VENV)/.installed
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-bench: packages-test $(VENV)/.installed
+bench: packages-test $(VENV)/.installed $(PEERS_READY)
 	@set -e; for bench in bench/*.py; do \
 	    case $$bench in 'bench/*.py'|bench/__init__.py) continue ;; esac; \
 	    echo "== $$bench"; $(RUN) $$bench; \
@@ -53,6 +62,9 @@ packages-demo:
 packages-test:
 	@./install-packages
 
+packages-usb:
+	@./install-packages usb
+
 # The packages come first: on Debian one of them holds what `python3 -m venv` needs.
 $(VENV)/.installed: pyproject.toml | packages-python
 	@mkdir -p .cache
@@ -61,4 +73,24 @@ $(VENV)/.installed: pyproject.toml | packages-python
 	@echo "environment: installing boardhand and what it stands on (log: .cache/pip.log)"
 	@$(RUN) -m pip install --disable-pip-version-check -e '.[dev]' >.cache/pip.log 2>&1 </dev/null \
 	    || { tail -n 15 .cache/pip.log >&2; exit 1; }
+	@touch $@
+
+$(PEERS)/labgrid/.installed: tests/peers/requirements-labgrid.txt | packages-python
+	@mkdir -p $(@D)
+	@echo "environment: labgrid as a foreign client (log: $(PEERS)/labgrid.log)"
+	@{ $(PYTHON) -m venv --clear $(@D) && $(@D)/bin/python -m pip install --disable-pip-version-check -r $<; } \
+	    >$(PEERS)/labgrid.log 2>&1 </dev/null || { tail -n 15 $(PEERS)/labgrid.log >&2; exit 1; }
+	@touch $@
+
+# The wheel has no pduclient; the source distribution has.
+$(PEERS)/pdudaemon/.installed: tests/peers/requirements-pdudaemon.txt tests/peers/pdudaemon.txt | packages-python
+	@mkdir -p $(@D)
+	@echo "environment: pdudaemon as a foreign client and rival (log: $(PEERS)/pdudaemon.log)"
+	@{ $(PYTHON) -m venv --clear $(@D) \
+	    && $(@D)/bin/python -m pip install --disable-pip-version-check -r tests/peers/requirements-pdudaemon.txt \
+	    && $(@D)/bin/python -m pip download --disable-pip-version-check --no-deps --no-binary :all: \
+	        -d $(@D)/source -r tests/peers/pdudaemon.txt \
+	    && $(@D)/bin/python -m pip install --disable-pip-version-check --no-deps $(@D)/source/pdudaemon-*.tar.gz \
+	    && tar -xzf $(@D)/source/pdudaemon-*.tar.gz -C $(@D)/source --strip-components=1 --wildcards '*/pduclient'; } \
+	    >$(PEERS)/pdudaemon.log 2>&1 </dev/null || { tail -n 15 $(PEERS)/pdudaemon.log >&2; exit 1; }
 	@touch $@
