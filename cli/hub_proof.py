@@ -232,6 +232,9 @@ def _note_vanished(trial: Trial, now: Plugged, after_s: float) -> bool:
 
 def _note_returned(trial: Trial, now: Plugged, after_s: float) -> bool:
     there = {*now, *(tty for _, ttys in now.values() for tty in ttys)}
+    for name, (_, ttys) in (trial.below | trial.others).items():
+        if name in now and len(now[name][1]) >= len(ttys):
+            there.update(ttys)  # while somebody holds the old tty open, the new one gets another number
     for name in trial.vanished:
         if name in there:
             trial.returned.setdefault(name, round(after_s, 2))

@@ -12,7 +12,7 @@ import pytest
 
 from cli.command_line import run
 from cli.exits import CliError, Exit
-from cli.hub_proof import Patience, prove
+from cli.hub_proof import Patience, Trial, _note_returned, prove
 from cli.hubs import Bench, show
 from cli.main import main
 from tests.cli.farm_double import boardhand
@@ -347,3 +347,12 @@ def test_rules_for_hubs(capsys):
     assert "chgrp dialout $sys$devpath/*-port*/disable" in text
     assert main(["udev", "hubs", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"rules": text}
+
+
+def test_a_tty_that_somebody_holds_open_comes_back_under_another_number() -> None:
+    below = {"5-1": (5, ("ttyACM0",))}
+    trial = Trial(view=None, port=None, known=None, below=below, others={})  # type: ignore[arg-type]
+    trial.vanished = {"5-1": 0.1, "ttyACM0": 0.1}
+    assert not _note_returned(trial, {"5-1": (6, ())}, 0.4)
+    assert _note_returned(trial, {"5-1": (6, ("ttyACM1",))}, 0.5)
+    assert trial.returned == {"5-1": 0.4, "ttyACM0": 0.5}
