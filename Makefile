@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-usb lint bench docs clean packages-python packages-demo packages-test packages-usb
+.PHONY: help demo test test-usb lint bench soak docs clean packages-python packages-demo packages-test packages-usb
 
 help:
 	@echo "make demo    a farm of virtual boards, from power to finished work"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-usb  our agent switches USB hubs in a QEMU guest with a real kernel and udev"
 	@echo "make lint    the linters alone"
 	@echo "make bench   every benchmark in bench/, one after the other"
+	@echo "make soak    power for ten minutes (SOAK_S=seconds): PDUs misbehave, the agent is killed, every answer is checked"
 	@echo "make docs    write the generated documents in docs/ anew"
 	@echo "make clean   remove everything that make has made"
 
@@ -45,6 +46,9 @@ bench: packages-test $(VENV)/.installed $(PEERS_READY)
 	    case $$bench in 'bench/*.py'|bench/__init__.py) continue ;; esac; \
 	    echo "== $$bench"; $(RUN) $$bench; \
 	done
+
+soak: packages-test $(VENV)/.installed
+	@$(RUN) bench/soak/power.py --seconds $${SOAK_S:-600}
 
 docs: $(VENV)/.installed
 	@$(RUN) docs/render.py

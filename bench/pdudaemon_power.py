@@ -9,7 +9,7 @@ All of it is in a network namespace of its own, because pdudaemon's driver knows
 
     a  requests a second over 20 PDUs, four clients to each
     b  latency of 19 healthy PDUs while the twentieth is silent and asked, against the same with none silent: phases
-       alternate, and what is compared is the median of the pairs' ratios, so that a busy machine slows both alike
+       alternate, so that a busy machine slows both alike, and the medians of all their samples are compared
     c  100 outlets of one PDU, all asked at once: until the last is switched
     d  CPU of our agent while it reads 500 outlets every 10 s
 """
