@@ -42,8 +42,8 @@ def _support() -> tuple[DeviceSupport, ...]:
         DeviceSupport(
             "dcttech `USBRelay1` to `USBRelay8`, 16c0:05df",
             read_back="yes",
-            verified_by="functionfs gadget under Linux 6.1 in a QEMU guest; virtual device behind pyusb, which pdudaemon's "
-            "and labgrid's drivers switch, too",
+            verified_by="functionfs gadget under Linux 6.1 in a QEMU guest; virtual device behind pyusb, which "
+            "pdudaemon's and labgrid's drivers switch, too",
             discovery="describe",
             source="usbrelay, labgrid's usb_hid_relay agent",
         ),
