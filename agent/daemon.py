@@ -5,6 +5,7 @@ Order of work for whatever happens: the shelf decides, the effects are stored in
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from agent import board_info, metering, netboot_bridge
+from agent.board_names import BoardNames
 from agent.commands import CommandDesk
 from agent.energy_recorder import EnergyRecorder
 from agent.inbox import Inbox
@@ -77,6 +79,7 @@ class Agent:
         self.netboot: NetbootServer | None = None
         self.pdu_listener: PduListener | None = None
         self.energy: EnergyRecorder | None = None
+        self.names = BoardNames(self)
         self.session = 0
         self.stopping = False
         self._restored = False
@@ -140,6 +143,7 @@ class Agent:
             await self.energy.start()
             self._own(self.energy.run(), "energy")
         await self._start_netboot()
+        self._own(self.names.run(), "board names")
         if settings.pdu_listener is not None:
             from agent.pdu_listener.service import opened  # noqa: PLC0415  # few need it, and aiohttp is large
 
@@ -183,7 +187,7 @@ class Agent:
                 netboot_bridge.boards(self.settings),
                 on_event=self._netboot_event,
                 secrets_state=await self.memory.fact(SECRETS_FACT),
-                save_secrets=self._save_secrets,
+                save_secrets=functools.partial(self.memory.remember, SECRETS_FACT),
             )
             await self.netboot.start()
         except ValueError as error:
@@ -198,9 +202,6 @@ class Agent:
                 self.netboot.new_boot(board)
         if self.settings.netboot is not None:
             self.netboot.set_joining(self.settings.netboot.joining == "open")
-
-    async def _save_secrets(self, state: dict[str, object]) -> None:
-        await self.memory.remember(SECRETS_FACT, state)
 
     def _make_link(self) -> MqttLink:
         state_topic = self.topics.agent_state(self.name)

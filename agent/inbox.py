@@ -123,6 +123,7 @@ class Inbox:
         details: dict[str, object] = {"mac": request.mac, "address": request.address, "client": request.client}
         if reply.ok and verdict.board is not None:
             agent.learn(verdict.board, request)
+            agent.names.changed()
             agent.begin(self._welcome(verdict.board, request, details, encode(reply)), f"register-{verdict.board}")
             return
         if reply.error is not None:

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from agent.dns_settings import DnsTable
 from agent.pdu_listener import settings as pdu_listener_settings
 from agent.pdu_listener.settings import PduListenerTable
 from agent.power.driver_kind import ControllerSettings
@@ -179,6 +180,7 @@ class AgentSettings(FileSettings):
     controllers: dict[Id, ControllerSettings] = Field(default={})
     boards: dict[Id, BoardTable] = Field(default={})
     pdu_listener: PduListenerTable | None = None
+    dns: DnsTable | None = None
 
     def feeds(self) -> dict[str, BoardFeed]:
         """What the power service needs to know of each board."""

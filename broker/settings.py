@@ -9,7 +9,7 @@ from daemon.mqtt_settings import MqttSettings
 from daemon.settings_file import FileSettings, load_settings
 from wire.names import Id
 
-OTHER_TABLES = ("agent", "netboot", "profiles", "controllers", "circuits", "boards", "pdu_listener")
+OTHER_TABLES = ("agent", "netboot", "profiles", "controllers", "circuits", "boards", "pdu_listener", "dns")
 """Tables of the same file that belong to the agent."""
 DAY_S = 86400
 

@@ -17,7 +17,7 @@ anywhere. 'boardhand up' starts all of it on this machine, with virtual boards, 
 
 EPILOG = f"""\
 which MQTT server, in this order:
-  --mqtt URL              mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS
+  --mqtt URL              mqtt://HOST:PORT, mqtts://HOST:PORT for TLS, or mqtt+srv://DOMAIN (SRV records)
   {ENVIRONMENT["mqtt"]:<22}  the same, from the environment
   'boardhand up'          the farm that you run on this machine, found by itself
   mqtt://127.0.0.1:1883

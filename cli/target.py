@@ -7,7 +7,7 @@ import os
 import re
 
 from cli import farm_file
-from cli.exits import usage
+from cli.exits import CliError, Exit, usage
 
 DEFAULT_URL = "mqtt://127.0.0.1:1883"
 DEFAULT_PREFIX = "boardhand"
@@ -18,6 +18,8 @@ _MAX_SECRET_BYTES = 65535  # MQTT 3.1.1 section 3.1.3.5: binary data with a two-
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,63}(/[A-Za-z0-9_-]{1,63}){0,3}")
 _URL = re.compile(r"(mqtts?)://(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/@\[\]?#]+)(?::([0-9]{1,5}))?/?")
+_SRV_URL = re.compile(r"(mqtts?)\+srv://([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*)\.?/?")
+_PROBE_TIMEOUT_S = 3.0  # a person waits
 
 # option (as in the parsed command line) -> environment variable
 ENVIRONMENT = {
@@ -72,19 +74,45 @@ class Target:
 
 
 def parse_url(url: str, source: str) -> tuple[bool, str, int]:
-    """`mqtt://host[:port]` or `mqtts://…` as (TLS, host, port).
+    """`mqtt://host[:port]` or `mqtts://…` as (TLS, host, port). `mqtt+srv://domain` and `mqtts+srv://…` ask DNS.
 
     Raises:
-        CliError: it is neither, or the port is not 1..65535.
+        CliError: it is neither, the port is not 1..65535, or DNS names no server.
     """
+    by_srv = _SRV_URL.fullmatch(url)
+    if by_srv is not None:
+        return _found(by_srv[2], tls_only=by_srv[1] == "mqtts", source=source)
     match = _URL.fullmatch(url)
     if match is None:
-        raise usage(f"{url!r} ({source}) is no MQTT address", "write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")
+        raise usage(f"{url!r} ({source}) is no MQTT address",
+                    "write mqtt://HOST:PORT, mqtts://HOST:PORT for TLS, or mqtt+srv://DOMAIN")  # fmt: skip
     tls = match[1] == "mqtts"
     port = int(match[3]) if match[3] else PORT_TLS if tls else PORT_PLAIN
     if not 1 <= port <= 65535:
         raise usage(f"{url!r} ({source}): port {port} does not exist", "ports are 1 to 65535")
     return tls, match[2].strip("[]"), port
+
+
+def _found(domain: str, *, tls_only: bool, source: str) -> tuple[bool, str, int]:
+    """The server that DNS names for `domain`: of several, the first in RFC 2782's order that takes a connection."""
+    from daemon.mqtt_discovery import DiscoveryError, SrvLookup
+
+    try:
+        endpoints = SrvLookup().endpoints(domain, tls_only=tls_only)
+    except DiscoveryError as error:
+        advice = f"check the SRV records (the address is from {source})"
+        raise CliError(Exit.UNREACHABLE, str(error), advice) from None
+    found = endpoints[0]
+    for endpoint in endpoints if len(endpoints) > 1 else ():
+        import socket
+
+        try:
+            socket.create_connection((endpoint.host, endpoint.port), timeout=_PROBE_TIMEOUT_S).close()
+        except OSError:
+            continue
+        found = endpoint
+        break
+    return found.tls, found.host, found.port
 
 
 def check_id(kind: str, text: str) -> str:

@@ -20,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from daemon.mqtt_discovery import Endpoint, SrvLookup
 from daemon.mqtt_settings import MqttSettings
 
 log = logging.getLogger(__name__)
@@ -82,12 +83,13 @@ class MqttLink:
         on_message: Callable[[Message], None],
         on_connect: Callable[[], Awaitable[None]],
         on_disconnect: Callable[[str], None] | None = None,
+        lookup: SrvLookup | None = None,
     ) -> None:
         """Nothing is opened yet.
 
         `on_message` is called in the event loop for each message and must not block. `on_connect` is awaited after
         the subscriptions were acknowledged, at each connect and reconnect. `on_disconnect` is told the reason when a
-        connection ended or could not be made.
+        connection ended or could not be made. `lookup` asks DNS for `mqtt+srv`, the system's resolver when absent.
         """
         self._settings = settings
         self._client_id = client_id
@@ -96,6 +98,7 @@ class MqttLink:
         self._on_message = on_message
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
+        self._lookup = lookup
         self._version = MQTTProtocolVersion.MQTTv5
         self._client: paho.Client | None = None
         self._connected = asyncio.Event()
@@ -221,11 +224,23 @@ class MqttLink:
             log.info("the connection went away while republishing: %s", error)
 
     async def _connect(self) -> paho.Client:
+        """Connect to the first server that takes us; DNS is asked anew each time."""
+        endpoints = await asyncio.to_thread(self._settings.endpoints, self._lookup)
+        for endpoint in endpoints[:-1]:
+            try:
+                return await self._connect_to(endpoint)
+            except (OSError, ValueError, LinkError, TimeoutError) as error:
+                why = str(error) or type(error).__name__
+                log.info("MQTT server %s:%d: %s; trying the next one", endpoint.host, endpoint.port, why)
+            await self._drop(self._client)
+        return await self._connect_to(endpoints[-1])
+
+    async def _connect_to(self, endpoint: Endpoint) -> paho.Client:
         loop = asyncio.get_running_loop()
         self._lost.clear()
         self._opened = loop.create_future()
         self._subscribed = None
-        client = await asyncio.to_thread(self._build)
+        client = await asyncio.to_thread(self._build, endpoint)
         self._client = client
         client.loop_start()
         async with asyncio.timeout(ACK_TIMEOUT_S):
@@ -247,7 +262,7 @@ class MqttLink:
                     log.error("the MQTT server refuses the subscription to %s (%s): check its ACL", topic, answer)
         return client
 
-    def _build(self) -> paho.Client:
+    def _build(self, endpoint: Endpoint) -> paho.Client:
         settings = self._settings
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -259,7 +274,7 @@ class MqttLink:
         client.suppress_exceptions = True
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.read_password())
-        context = settings.tls_context()
+        context = settings.tls_context(tls=endpoint.tls)
         if context is not None:
             client.tls_set_context(context)
         if self._will is not None:
@@ -273,9 +288,9 @@ class MqttLink:
         client.connect_timeout = ACK_TIMEOUT_S
         self._client = client
         if self._version == MQTTProtocolVersion.MQTTv5:
-            client.connect(settings.host, settings.port, keepalive=settings.keepalive_s, clean_start=True)
+            client.connect(endpoint.host, endpoint.port, keepalive=settings.keepalive_s, clean_start=True)
         else:
-            client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)
+            client.connect(endpoint.host, endpoint.port, keepalive=settings.keepalive_s)
         return client
 
     async def _drop(self, client: paho.Client | None) -> None:

@@ -13,6 +13,7 @@ import ssl
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from daemon.mqtt_discovery import Endpoint
 from daemon.mqtt_settings import MqttSettings
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Gateway:
         Raises:
             OSError: a certificate file of the settings cannot be used.
         """
-        self._tls = await asyncio.to_thread(self._settings.tls_context)
+        self._tls = await asyncio.to_thread(self._settings.tls_context, tls=self._settings.tls or self._settings.by_srv)
         self._listener.setblocking(False)
         self._server = await asyncio.start_server(self._accepted, sock=self._listener)
 
@@ -97,11 +98,9 @@ class Gateway:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         settings = self._settings
-        name = settings.host if self._tls is not None else None
         try:
-            opening = asyncio.open_connection(settings.host, settings.port, ssl=self._tls, server_hostname=name)
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                pair = await opening
+                pair = await self._first_open(await asyncio.to_thread(settings.endpoints))
         except (OSError, TimeoutError) as error:
             # Said once per outage: two hundred boards retry every few seconds.
             if not self._complained:
@@ -111,6 +110,15 @@ class Gateway:
             return None
         self._complained = False
         return pair
+
+    async def _first_open(self, endpoints: list[Endpoint]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        for endpoint in endpoints:
+            tls, name = (self._tls, endpoint.host) if endpoint.tls else (None, None)
+            try:
+                return await asyncio.open_connection(endpoint.host, endpoint.port, ssl=tls, server_hostname=name)
+            except OSError as error:
+                refused = error
+        raise refused
 
 
 _End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
