@@ -1,0 +1,140 @@
+"""What a board boots next, where that is not its standing profile: a profile by name, or files by URL and checksum.
+
+The choice holds from when it is made until the board loses its power after that boot has registered: a board that hangs
+on the way and is cycled boots the chosen profile again, and one that was up is back at its standing profile. Nothing
+is counted. No I/O here; the files and the netboot server are `boot_files_desk`'s.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from wire.names import Id
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
+
+
+class ChosenFile(BaseModel):
+    """One file of a chosen boot.
+
+    Attributes:
+        url: `http://` or `https://`; only what has the checksum is booted.
+        name: the file's name as the board asks for it, where the URL's last part is none. Its ending matters: U-Boot
+            unpacks a `.gz`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, Field(min_length=8, max_length=2048)]
+    sha256: Sha256
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}$")] | None = None
+
+    @property
+    def file_name(self) -> str:
+        """How the file is called for the board."""
+        last = self.url.split("?", 1)[0].split("#", 1)[0].rstrip("/").rpartition("/")[2]
+        usable = "".join(letter for letter in last if letter.isascii() and (letter.isalnum() or letter in "._+-"))
+        return self.name or usable.lstrip("._+-")[:64] or "file"
+
+
+class BootRequest(BaseModel):
+    """The data of `agent/<agent>/request/boot`.
+
+    Either `profile` names one of the agent's profiles, or `kernel` and the rest describe one, or neither: the board
+    then goes back to its standing profile.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    board: Id
+    profile: Id | None = None
+    kernel: ChosenFile | None = None
+    initrd: ChosenFile | None = None
+    dtb: ChosenFile | None = None
+    cmdline: Annotated[str, Field(max_length=1536)] = ""
+    arch: Literal["arm64", "arm", "x86_64", "riscv64"] | None = None
+    """Where it is not that of the board's standing profile."""
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        described = self.kernel is not None or self.initrd is not None or self.dtb is not None or self.cmdline != ""
+        if self.profile is not None and described:
+            raise ValueError("profile names what to boot already: leave out kernel, initrd, dtb and cmdline")
+        if described and self.kernel is None:
+            raise ValueError("kernel: is needed with initrd, dtb or cmdline")
+        return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it asks for anything but the standing profile."""
+        return self.profile is not None or self.kernel is not None
+
+    @property
+    def files(self) -> dict[str, ChosenFile]:
+        """What has to be fetched, by its part in the boot."""
+        parts = {"kernel": self.kernel, "initrd": self.initrd, "dtb": self.dtb}
+        return {part: file for part, file in parts.items() if file is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A choice that holds. `registered`: the boot that it was made for is up, or was."""
+
+    request: BootRequest
+    registered: bool = False
+
+
+class BootChoices:
+    """The choices of one agent's boards."""
+
+    def __init__(self, stored: dict[str, object] | None = None) -> None:
+        """`stored` is what `state` gave before a restart; what cannot be read in it is dropped."""
+        self._choices: dict[str, Choice] = {}
+        for board, item in (stored or {}).items():
+            if isinstance(item, dict):
+                try:
+                    request = BootRequest.model_validate(item.get("request"))
+                except ValueError:
+                    continue
+                self._choices[board] = Choice(request, item.get("registered") is True)
+
+    def state(self) -> dict[str, object]:
+        """Everything, as plain JSON values."""
+        return {
+            board: {"request": choice.request.model_dump(mode="json"), "registered": choice.registered}
+            for board, choice in self._choices.items()
+        }
+
+    @property
+    def boards(self) -> list[str]:
+        """The boards with a choice."""
+        return list(self._choices)
+
+    def get(self, board: str) -> BootRequest | None:
+        """What was chosen for the board's next boot."""
+        choice = self._choices.get(board)
+        return None if choice is None else choice.request
+
+    def choose(self, request: BootRequest) -> None:
+        """Take a choice, or the standing profile again."""
+        if request.chooses:
+            self._choices[request.board] = Choice(request)
+        else:
+            self._choices.pop(request.board, None)
+
+    def registered(self, board: str) -> bool:
+        """The board has proved that it is up; returns whether that changed anything to be stored."""
+        choice = self._choices.get(board)
+        if choice is None or choice.registered:
+            return False
+        self._choices[board] = Choice(choice.request, registered=True)
+        return True
+
+    def power_lost(self, board: str) -> bool:
+        """The board lost its power; returns whether it is back at its standing profile by that."""
+        choice = self._choices.get(board)
+        if choice is None or not choice.registered:
+            return False
+        del self._choices[board]
+        return True
