@@ -135,11 +135,12 @@ class Operator:
     async def _drive(self, board: BoardEntry, machine: FeedSwitch) -> PowerError | None:
         command = machine.start(self.clock.now())
         while not isinstance(command, Finish):
-            event = await self._perform(command)
+            event, asked = await self._perform(command), command
             command = machine.handle(self.clock.now(), event)
             self._keep_off_since(machine)
-            if isinstance(event, ReadBack) and machine.state is not State.PAUSED:
-                self.readings.power.update(machine.readings)
+            if isinstance(event, ReadBack) and isinstance(asked, Read) and machine.state is not State.PAUSED:
+                # Also the off of a cycle that goes on at once: the board has lost its power.
+                self.readings.power[asked.ref] = event.power
                 self.readings.publish(board)
         return command.error
 

@@ -206,6 +206,15 @@ async def test_three_silent_rounds_are_told_once_and_the_end_of_it_too(farm):
     await service.close()
 
 
+async def test_the_off_of_a_cycle_is_told_however_short_it_is(farm):
+    service = farm({"a": BoardFeed(outlets=["hub:1"], min_off_s=0)})
+    await service.start()
+    await service.switch("a", ON, operation_id="on")
+    assert (await service.switch("a", CYCLE, operation_id="cycle")).ok
+    assert farm.changes[-2:] == [("a", Power.OFF), ("a", Power.ON)]
+    await service.close()
+
+
 async def test_a_longer_off_time_may_be_asked_for_and_a_shorter_may_not(farm):
     service = farm({"a": BoardFeed(outlets=["hub:1"], min_off_s=0.2)})
     await service.start()
