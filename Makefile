@@ -6,17 +6,19 @@ RUN := $(VENV)/bin/python
 # Foreign programs that tests and benchmarks run against ours, each in an environment of its own.
 PEERS := .cache/peers
 PEERS_READY := $(PEERS)/labgrid/.installed $(PEERS)/pdudaemon/.installed
+BENCH_PEERS_READY := $(PEERS)/tftp-pypi/.installed $(PEERS)/tftp-debian/.installed
 # mosquitto lives in /usr/sbin on Debian, which is not on an ordinary user's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-usb lint bench soak docs clean packages-python packages-demo packages-test packages-usb
+.PHONY: help demo test test-usb test-netboot lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot
 
 help:
 	@echo "make demo    a farm of virtual boards, from power to finished work"
-	@echo "make test    all tests but those of test-usb, linters included, with coverage"
+	@echo "make test    all tests but those of the targets test-..., linters included, with coverage"
 	@echo "make test-usb  our agent switches USB hubs in a QEMU guest with a real kernel and udev"
+	@echo "make test-netboot  U-Boot, iPXE and UEFI boot Linux from our netboot server, over good and bad cables"
 	@echo "make lint    the linters alone"
 	@echo "make bench   every benchmark in bench/, one after the other"
 	@echo "make soak    power for ten minutes (SOAK_S=seconds): PDUs misbehave, the agent is killed, every answer is checked"
@@ -28,12 +30,17 @@ demo: packages-demo $(VENV)/.installed
 
 # Most tests wait for timers of real programs, so four at once keep two cores busy.
 test: packages-test $(VENV)/.installed $(PEERS_READY)
-	@$(RUN) -m pytest -n 4 --cov --cov-report=term:skip-covered --ignore=tests/usb_guest $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n 4 --cov --cov-report=term:skip-covered --ignore=tests/usb_guest --ignore=tests/netboot_clients $(PYTEST_ARGS)
 
 # Apart, because one guest serves all of these tests: they run one after the other.
 test-usb: packages-usb $(VENV)/.installed
 	@$(RUN) -m virtual_lab.usb_guest_image
 	@$(RUN) -m pytest -n 0 tests/usb_guest $(PYTEST_ARGS)
+
+# Apart, because each machine is emulated: two at once would only be slower.
+test-netboot: packages-netboot $(VENV)/.installed
+	@$(RUN) -m virtual_lab.boot_client_files
+	@$(RUN) -m pytest -n 0 tests/netboot_clients $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	@$(VENV)/bin/ruff check .
@@ -41,7 +48,7 @@ lint: $(VENV)/.installed
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-bench: packages-test $(VENV)/.installed $(PEERS_READY)
+bench: packages-test packages-bench $(VENV)/.installed $(PEERS_READY) $(BENCH_PEERS_READY)
 	@set -e; for bench in bench/*.py; do \
 	    case $$bench in 'bench/*.py'|bench/__init__.py) continue ;; esac; \
 	    echo "== $$bench"; $(RUN) $$bench; \
@@ -68,6 +75,12 @@ packages-test:
 
 packages-usb:
 	@./install-packages usb
+
+packages-bench:
+	@./install-packages bench
+
+packages-netboot:
+	@./install-packages netboot
 
 # The packages come first: on Debian one of them holds what `python3 -m venv` needs.
 $(VENV)/.installed: pyproject.toml | packages-python
@@ -97,4 +110,20 @@ $(PEERS)/pdudaemon/.installed: tests/peers/requirements-pdudaemon.txt tests/peer
 	    && $(@D)/bin/python -m pip install --disable-pip-version-check --no-deps $(@D)/source/pdudaemon-*.tar.gz \
 	    && tar -xzf $(@D)/source/pdudaemon-*.tar.gz -C $(@D)/source --strip-components=1 --wildcards '*/pduclient'; } \
 	    >$(PEERS)/pdudaemon.log 2>&1 </dev/null || { tail -n 15 $(PEERS)/pdudaemon.log >&2; exit 1; }
+	@touch $@
+
+$(PEERS)/tftp-pypi/.installed: tests/peers/requirements-tftp.txt | packages-python
+	@mkdir -p $(@D)
+	@echo "environment: the TFTP servers of PyPI as rivals (log: $(PEERS)/tftp-pypi.log)"
+	@{ $(PYTHON) -m venv --clear $(@D) && $(@D)/bin/python -m pip install --disable-pip-version-check -r $<; } \
+	    >$(PEERS)/tftp-pypi.log 2>&1 </dev/null || { tail -n 15 $(PEERS)/tftp-pypi.log >&2; exit 1; }
+	@touch $@
+
+# Unpacked, not installed: the two packages exclude each other, and would start services.
+$(PEERS)/tftp-debian/.installed: | packages-bench
+	@mkdir -p $(@D)
+	@echo "environment: tftpd-hpa and atftpd as rivals (log: $(PEERS)/tftp-debian.log)"
+	@{ cd $(@D) && rm -rf *.deb root && apt-get download tftpd-hpa atftpd \
+	    && for package in *.deb; do dpkg-deb -x $$package root || exit 1; done; } \
+	    >$(PEERS)/tftp-debian.log 2>&1 </dev/null || { tail -n 15 $(PEERS)/tftp-debian.log >&2; exit 1; }
 	@touch $@

@@ -1,7 +1,7 @@
 """What the settings say of a board, as it is told to the world."""
 
 from agent.settings import AgentSettings
-from wire.payloads import BoardInfo
+from wire.payloads import BoardInfo, Registration
 
 
 def of(settings: AgentSettings, name: str) -> BoardInfo:
@@ -21,3 +21,12 @@ def of(settings: AgentSettings, name: str) -> BoardInfo:
         console=board.console,
         image=board.profile,
     )
+
+
+def learned(info: BoardInfo, request: Registration) -> BoardInfo:
+    """`info` with what the board has said of itself."""
+    said = request.model_dump(
+        include={"serial", "uuid", "compatible", "arch", "memory_mb", "address"}, exclude_none=True
+    )
+    known = {key: value for key, value in said.items() if value not in ("", [])}
+    return info.model_copy(update={**known, "macs": sorted({*info.macs, *request.macs, request.mac})})

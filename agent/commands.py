@@ -138,6 +138,7 @@ class CommandDesk:
                 moved = agent.power.moved_with(board, action)
                 for name in (board, *moved):
                     agent.submit(agent.shelf.command_begun(name, action, purpose))
+                began = agent.moment().wall
                 operation = f"{board}/{command_id or f'op-{uuid.uuid4()}'}"
                 outcome = await agent.power.switch(
                     board, action, operation_id=operation, min_off_s=min_off_s, force=force
@@ -146,6 +147,9 @@ class CommandDesk:
                 for name in moved:
                     power = agent.power.last(name)
                     effects.add(agent.shelf.command_ended(name, action, power, outcome.error, agent.moment()))
+                if outcome.ok and action is PowerAction.CYCLE:
+                    for name in (board, *moved):
+                        agent.boots.cycled(name, began)
                 await agent.apply(effects)
         finally:
             self._waiting[board] -= 1

@@ -7,16 +7,16 @@ import asyncio
 import contextlib
 import functools
 import logging
-import socket
 import sqlite3
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from agent import board_info, metering, netboot_bridge
+from agent import board_info, metering, netboot_bridge, own_info
 from agent.board_names import BoardNames
+from agent.boot_files_desk import BootFilesDesk
+from agent.boot_records import BootRecorder
 from agent.commands import CommandDesk
 from agent.energy_recorder import EnergyRecorder
 from agent.inbox import Inbox
@@ -36,8 +36,7 @@ from daemon.mqtt_link import Message, MqttLink, Will
 from daemon.store import Store
 from netboot.events import NetbootEvent
 from netboot.server import NetbootServer
-from wire import CONTRACT_VERSION
-from wire.payloads import AgentInfo, AgentState, ErrorInfo, Registration, encode
+from wire.payloads import AgentState, ErrorInfo, Registration, encode
 from wire.phases import Phase, Power, Presence
 from wire.topics import Topics
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SECRETS_FACT = "boot_secrets"
+SECRETS_FACT, CHOICES_FACT = "boot_secrets", "boot_choices"
 STOP_GRACE_S = 12.0
 """A cycle that is cut short leaves a board off until somebody looks; `boardhand up` and systemd give us longer."""
 LAST_WORDS_S = 2.0
@@ -77,6 +76,7 @@ class Agent:
         self._applied: asyncio.Queue[tuple[Effects, asyncio.Future[None] | None]] = asyncio.Queue()
         self._deadlines_changed = asyncio.Event()
         self.netboot: NetbootServer | None = None
+        self.boot_files: BootFilesDesk | None = None
         self.pdu_listener: PduListener | None = None
         self.energy: EnergyRecorder | None = None
         self.names = BoardNames(self)
@@ -120,7 +120,8 @@ class Agent:
             )
             for name, board in settings.boards.items()
         }
-        self.shelf = Shelf(self.name, self.session, plans, moment())
+        self.boots = await BootRecorder.opened(store)
+        self.shelf = Shelf(self.name, self.session, plans, moment(), placed=self.boots.placed)
         journal = Journal(store, await asyncio.to_thread(kernel_boot_id))
         try:
             self.power = PowerService(
@@ -138,6 +139,7 @@ class Agent:
         self.commands = CommandDesk(self, force_allowed=table.force_allowed)
         self.inbox = Inbox(self)
         self._own(self._apply_for_ever(), "apply")
+        self._own(self.boots.run(), "boots")
         await self._restore()
         if self.energy is not None:
             await self.energy.start()
@@ -168,6 +170,7 @@ class Agent:
         for board in self.shelf.boards:
             self.shelf.unit(board).seq = numbers.get(board, 0)
             power = self.power.last(board)
+            self.boots.power(board, power)
             effects.add(self.shelf.restore(board, stored.get(board), power, moment(), interrupted=board in cut_short))
         for finding in findings:
             log.warning("%s", finding.message)
@@ -196,6 +199,10 @@ class Agent:
             raise AgentError(
                 f"netboot on {config.interface}: {error}; is another DHCP or TFTP server running?"
             ) from error
+        keep = functools.partial(self.memory.remember, CHOICES_FACT)
+        chosen = await self.memory.fact(CHOICES_FACT)
+        self.boot_files = BootFilesDesk(self.settings, self.netboot, chosen, keep)
+        await self.boot_files.start()
         for board in self.shelf.boards:
             if self.shelf.unit(board).power is Power.OFF:
                 # It may have lost power while we were away; what it had fetched is not for its next boot.
@@ -256,9 +263,12 @@ class Agent:
         if hasattr(self, "link"):
             state = encode(self._state(Presence.OFFLINE))
             await self.link.stop([Message(self.topics.agent_state(self.name), state, retain=True)])
+        if self.boot_files is not None:
+            await self.boot_files.stop()
         if self.netboot is not None:
             await self.netboot.stop()
         if hasattr(self, "power"):
+            await self.boots.close()
             await self.power.close()
 
     def _own(self, work: Coroutine[object, object, None], name: str) -> None:
@@ -309,8 +319,9 @@ class Agent:
         for board, name, alert in effects.alerts:
             self.voice.retain(self.topics.alert(board, name), b"" if alert is None else encode(alert))
         for board in effects.new_boot:
-            if self.netboot is not None:
+            if self.netboot is not None and self.boot_files is not None:
                 self.netboot.new_boot(board)
+                self.begin(self.boot_files.power_lost(board), f"chosen-boot-{board}")
         for board, action, purpose in effects.enforce:
             self.begin(self.commands.enforce(board, action, purpose), f"{POWER_TASK}enforce-{board}")
         for board in effects.cycle:
@@ -360,37 +371,26 @@ class Agent:
         if not self._restored:
             # What the first read-back means depends on what was stored; `_restore` takes it up.
             return
+        self.boots.power(board, power)
         self.submit_if_any(self.shelf.power_read(board, power, moment()))
 
     def _power_unreadable(self, board: str, error: ErrorInfo | None) -> None:
         self.submit_if_any(self.shelf.unreadable(board, error, moment()))
 
     def _netboot_event(self, event: NetbootEvent) -> None:
+        self.boots.event(event)
         heard = netboot_bridge.heard(event)
         if heard is not None and heard.board in self.shelf:
             self.submit_if_any(self.shelf.heard(heard.board, heard.event, heard.details, moment()))
 
     def learn(self, board: str, request: Registration) -> None:
         """Keep what a board said of itself, and tell it."""
-        info = self.infos[board]
-        said = request.model_dump(
-            include={"serial", "uuid", "compatible", "arch", "memory_mb", "address"}, exclude_none=True
-        )
-        known = {key: value for key, value in said.items() if value not in ("", [])}
-        self.infos[board] = info.model_copy(update={**known, "macs": sorted({*info.macs, *request.macs, request.mac})})
+        self.infos[board] = board_info.learned(self.infos[board], request)
         self.voice.retain(self.topics.board_info(board), encode(self.infos[board]))
 
     async def tell_info(self) -> None:
         """Publish what this agent has."""
-        controllers = await self.power.describe()
-        info = AgentInfo(
-            version=await asyncio.to_thread(version, "boardhand"),
-            contract=CONTRACT_VERSION,
-            host=socket.gethostname(),
-            controllers=controllers,
-            consoles=[name for name, board in self.settings.boards.items() if board.console],
-            boards=list(self.settings.boards),
-        )
+        info = await own_info.of(self.settings, await self.power.describe())
         self.voice.retain(self.topics.agent_info(self.name), encode(info))
 
     def reassert(self) -> None:

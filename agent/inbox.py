@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from agent import registration
+from agent import boot_explain, registration
 from agent.energy_recorder import not_metering
 from agent.registration import KnownBoard
 from agent.requests import Answer, RequestError, answer, flag, text
@@ -42,9 +42,11 @@ class Inbox:
         }
         self._handlers = {
             "announce": self._announce,
+            "boot": self._boot,
             "energy": not_metering if agent.energy is None else agent.energy.answer,
             "joining": self._joining,
             "maintenance": self._maintenance,
+            "netboot": self._netboot,
             "outlets": self._outlets,
             "read": self._read,
         }
@@ -136,7 +138,10 @@ class Inbox:
     async def _welcome(self, board: str, request: Registration, details: dict[str, object], reply: bytes) -> None:
         """Stored first: a board that was told yes stays registered when the agent is killed right after."""
         agent = self._agent
+        agent.boots.registered(board, request.boot_id)
         await agent.apply(agent.shelf.registered(board, request.boot_id, details))
+        if agent.boot_files is not None:
+            await agent.boot_files.registered(board)
         agent.voice.say(agent.topics.register_answer(request.mac), reply)
 
     def _prove(self, request: Registration, board: str) -> str | None:
@@ -165,6 +170,18 @@ class Inbox:
         await self._agent.tell_info()
         self._agent.voice.again()
         return {}
+
+    async def _boot(self, data: dict[str, object]) -> Answer:
+        """What a board boots next, for once."""
+        desk = self._agent.boot_files
+        if desk is None:
+            raise RequestError(ErrorKind.CONFIGURATION, "this agent has no [netboot] table")
+        return await desk.choose(data)
+
+    async def _netboot(self, data: dict[str, object]) -> Answer:
+        """What a board would be served and why, and its last boots."""
+        agent = self._agent
+        return await boot_explain.answer(agent.settings, agent.boots.history, data, datetime.now(UTC))
 
     async def _outlets(self, _data: dict[str, object]) -> Answer:
         """What the controllers say of themselves and of their outlets, asked now."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.boot_records import BOOTS_SCHEMA
 from agent.energy_schema import ENERGY_SCHEMA
 from agent.outbox import OUTBOX_SCHEMA
 from agent.power.journal import JOURNAL_SCHEMA
@@ -33,7 +34,7 @@ CREATE TABLE agent_command (
 CREATE INDEX agent_command_at ON agent_command (at);
 """
 
-MIGRATIONS = (MEMORY_SCHEMA + OUTBOX_SCHEMA + JOURNAL_SCHEMA, ENERGY_SCHEMA)
+MIGRATIONS = (MEMORY_SCHEMA + OUTBOX_SCHEMA + JOURNAL_SCHEMA, ENERGY_SCHEMA, BOOTS_SCHEMA)
 """Script i brings the schema from version i to i + 1; a landed script is never edited."""
 
 COMMANDS_KEPT = 10_000

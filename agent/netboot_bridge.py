@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from agent.life import LifeEvent
 from agent.settings import AgentSettings
-from netboot.events import DhcpSeen, FileFailed, FileRefused, FileRequested, FileSent, NetbootEvent
+from netboot.events import DhcpSeen, FileFailed, FilePart, FileRefused, FileRequested, FileSent, NetbootEvent
 from netboot.server import NetbootBoard, NetbootConfig
+from netboot.staged import StagedTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,11 @@ def config(settings: AgentSettings) -> NetbootConfig | None:
         joining_profile=None if joining is None else joining.boot_profile(table.joining_profile or ""),
         dhcp_port=table.dhcp_port,
         tftp_port=table.tftp_port,
+        http_port=table.http_port or None,
         lease_s=table.lease_s,
+        staged=None
+        if table.labgrid_tftp is None
+        else StagedTree(table.labgrid_tftp.absolute(), tuple(path.absolute() for path in table.labgrid_caches)),
     )
 
 
@@ -49,8 +54,10 @@ def boards(settings: AgentSettings) -> list[NetbootBoard]:
                 board=name,
                 macs=tuple(board.macs),
                 address=board.address,
-                profile=settings.profiles[board.profile].boot_profile(board.profile, dtb=board.dtb),
+                profile=settings.profiles[board.profile].boot_profile(board.profile, dtb=board.dtb, own=board),
                 uuid=board.uuid,
+                serial=board.serial,
+                staged=board.labgrid_folder or name,
             )
         )
     return found
@@ -63,7 +70,7 @@ def heard(event: NetbootEvent) -> Heard | None:
     if event.board is None or isinstance(event, FileRefused):
         # Bootloaders ask for many names that are not there; netboot counts and logs them.
         return None
-    if isinstance(event, FileRequested):
+    if isinstance(event, FileRequested | FilePart):
         return None
     if isinstance(event, FileFailed):
         details: dict[str, object] = {"what": "file-failed", "path": event.path, "reason": event.reason}

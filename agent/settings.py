@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from agent.boot_file_settings import BootFileKeys, OwnBootFiles
 from agent.dns_settings import DnsTable
 from agent.pdu_listener import settings as pdu_listener_settings
 from agent.pdu_listener.settings import PduListenerTable
@@ -17,6 +18,8 @@ from agent.power.settings import BoardFeed, CircuitSettings, Seconds
 from agent.power_watch import OnChange
 from daemon.mqtt_settings import MqttSettings
 from daemon.settings_file import FileSettings, load_settings
+from netboot import boot_templates
+from netboot.boot_tree import SERIAL_CHARACTERS
 from netboot.profile import BootProfile
 from wire.names import Id, Mac
 from wire.payloads import Label
@@ -57,10 +60,9 @@ class AgentTable(Table):
         return every_s
 
 
-class ProfileTable(Table):
+class ProfileTable(BootFileKeys, Table):
     """`[profiles.NAME]`: what a board boots."""
 
-    arch: Literal["arm64", "arm", "x86_64"] = "arm64"
     kernel: Path
     initrd: Path | None = None
     dtb: Path | None = None
@@ -75,8 +77,8 @@ class ProfileTable(Table):
             raise ValueError(f"{path} is not there, or is no file")
         return path
 
-    def boot_profile(self, name: str, *, dtb: Path | None = None) -> BootProfile:
-        """The profile as netboot takes it, with a board's own `dtb` in place of its own.
+    def boot_profile(self, name: str, *, dtb: Path | None = None, own: OwnBootFiles | None = None) -> BootProfile:
+        """The profile as netboot takes it, with a board's own `dtb` in place of its own, and `own` beside its own.
 
         Raises:
             ValueError: netboot cannot serve it; the message names the profile and what is wrong.
@@ -90,6 +92,14 @@ class ProfileTable(Table):
             dtb=None if own_dtb is None else own_dtb.absolute(),
             cmdline=self.cmdline,
             uboot_env=tuple(self.uboot_env.items()),
+            family=self.family,
+            overlays=self.overlays_with(own),
+            templates=self.templates_with(own),
+            files=tuple(self.files.items()),
+            folder=self.folder,
+            loaders=self.loaders,
+            first_file=self.boot_file,
+            config_txt=tuple(self.config_txt),
         )
 
 
@@ -107,7 +117,13 @@ class NetbootTable(Table):
     """First and last address for unknown boards while joining is open."""
     dhcp_port: int = Field(default=67, ge=1, le=65535)
     tftp_port: int = Field(default=69, ge=1, le=65535)
+    http_port: int = Field(default=8069, ge=0, le=65535)
+    """0: no HTTP boot."""
     lease_s: int = Field(default=600, ge=60)
+    labgrid_tftp: Path | None = None
+    """A folder with one folder per board, where labgrid's TFTPProvider puts its links (`internal`); read only."""
+    labgrid_caches: list[Path] = [Path("/var/cache/labgrid")]
+    """Where those links may lead."""
 
     @model_validator(mode="after")
     def _pool_is_inside(self) -> Self:
@@ -128,7 +144,7 @@ class FeedOutlet(Table):
     """Rest after it has switched, before the next outlet of the feed is touched."""
 
 
-class BoardTable(Table):
+class BoardTable(OwnBootFiles, Table):
     """`[boards.NAME]`."""
 
     feed: list[str | FeedOutlet] = Field(min_length=1)
@@ -144,6 +160,10 @@ class BoardTable(Table):
     dtb: Path | None = None
     """This board's own device tree, in place of its profile's."""
     uuid: str | None = None
+    serial: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{8,16}$")
+    """A Raspberry Pi's serial number, as in /proc/cpuinfo: its folder is told from other boards' by it."""
+    labgrid_folder: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    """Its folder below `labgrid_tftp`, as in TFTPProvider's `external`; the board's name if not given."""
     labels: dict[str, Label] = {}
     console: str | None = None
     boot_timeout_s: float = Field(default=180.0, ge=5, le=7200)
@@ -258,12 +278,18 @@ def _circuits_fit(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
 
 def _identities_differ(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     macs: dict[str, str] = {}
+    serials: dict[str, str] = {}
     addresses: dict[IPv4Address, str] = {}
     for name, board in settings.boards.items():
         for mac in board.macs:
             if mac in macs:
                 yield ("boards", name, "macs"), f"{mac} is already the MAC of board {macs[mac]}"
             macs[mac] = name
+        if board.serial is not None:
+            number = board.serial[-SERIAL_CHARACTERS:].lower()
+            if number in serials:
+                yield ("boards", name, "serial"), f"{board.serial} is already the serial number of {serials[number]}"
+            serials[number] = name
         if board.address is not None:
             if board.address in addresses:
                 owner = addresses[board.address]
@@ -277,6 +303,29 @@ def _profiles_serve(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
             profile.boot_profile(name)
         except ValueError as error:
             yield ("profiles", name), str(error)
+        large = profile.too_large(profile.kernel, profile.initrd)
+        if large is not None:
+            yield ("profiles", name), large
+    for name, board in settings.boards.items():
+        yield from _own_files_serve(settings, name, board)
+
+
+def _own_files_serve(settings: AgentSettings, name: str, board: BoardTable) -> Iterator[tuple[Key, str]]:
+    profile = settings.profiles.get(board.profile or "")
+    if profile is None or board.profile is None:
+        if board.templates or board.overlays:
+            yield ("boards", name), "templates and overlays need a profile"
+        return
+    for template in profile.templates_with(board):
+        lacking = boot_templates.lacking(template, serial=board.serial, uuid=board.uuid)
+        if lacking is not None:
+            yield ("boards", name), lacking
+    if not board.templates and not board.overlays:
+        return  # what is wrong with the profile is told there
+    try:
+        profile.boot_profile(board.profile, dtb=board.dtb, own=board)
+    except ValueError as error:
+        yield ("boards", name), str(error)
 
 
 def _netboot_fits(settings: AgentSettings) -> Iterator[tuple[Key, str]]:

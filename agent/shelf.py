@@ -4,7 +4,7 @@ No I/O and no clock: every call takes `Moment`, and returns `Effects`. Wall time
 deadlines.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from agent.life import Action, BoardLife, LifeEvent, PhaseChange
 from agent.life import Outcome as LifeOutcome
@@ -29,7 +29,17 @@ class UnknownBoardError(KeyError):
 class Shelf:
     """All boards of one agent."""
 
-    def __init__(self, agent: str, session: int, plans: Mapping[str, BoardPlan], moment: Moment) -> None:
+    def __init__(
+        self,
+        agent: str,
+        session: int,
+        plans: Mapping[str, BoardPlan],
+        moment: Moment,
+        *,
+        placed: Callable[[str], str | None] = lambda _board: None,
+    ) -> None:
+        """`placed` says in one clause where a board's boot is stuck, None where nothing is known of it."""
+        self._placed = placed
         self._agent = agent
         self._session = session
         self._units = {
@@ -280,9 +290,8 @@ class Shelf:
                 effects.add(self._drifted(board, unit, unit.life.phase, moment))
             if not unit.life.boot_overdue(moment.monotonic):
                 continue
-            waited = (
-                f"not registered {unit.life.boot_timeout_s or 0:g} s after power on; last seen: {unit.life.phase.value}"
-            )
+            stuck = self._placed(board) or f"last seen: {unit.life.phase.value}"
+            waited = f"not registered {unit.life.boot_timeout_s or 0:g} s after power on; {stuck}"
             outcomes = unit.life.on(LifeEvent.BOOT_TIMEOUT, moment.monotonic, waited)
             if Action.CYCLE_FOR_BOOT in outcomes:
                 effects.events.append(NewEvent(board, EventType.ALERT, {"name": BOOT_ALERT, "what": waited}))

@@ -7,6 +7,7 @@ from pathlib import Path
 from cli.command_line import Command, as_json, count, positive, target_of
 from cli.energy_options import price, since
 from cli.exits import usage
+from cli.netboot_command import NETBOOT
 
 
 def _nothing(_: ArgumentParser) -> None:
@@ -312,6 +313,7 @@ COMMANDS: dict[str, Command] = {
         _energy_options,
         _energy,
     ),
+    "netboot": NETBOOT,
     "events": Command(
         "show what happens, live",
         "Doubles are dropped; gaps are said ('3 events missing before seq 18').\n"

@@ -1,105 +1,154 @@
-"""Generates what a board fetches before its kernel: U-Boot's script image, the PXE file, iPXE's script, and the command
-line in them. Pure functions: the same input gives the same octets.
+"""What a board fetches before its kernel, generated from its profile. Pure functions: the same input gives the same
+octets."""
 
-The script makes U-Boot fetch the PXE file (`pxe get`), which carries the command line; the script itself is the same
-for every boot.
-"""
+from collections.abc import Callable
 
-import struct
-import zlib
-from dataclasses import dataclass
+from netboot.boot_grub import grub_config, grub_words
+from netboot.boot_ipxe import ipxe_script
+from netboot.boot_loaders import IPXE_BIOS, IPXE_EFI, SHIM_NAMES
+from netboot.boot_raspberry import cmdline_txt, config_txt
+from netboot.boot_templates import BootTemplate
+from netboot.boot_tree import GeneratedFile, TreeClient
+from netboot.boot_uboot import pxe_file, script_image, uboot_script
+from netboot.boot_words import DTB, INITRD, KERNEL, BootIdentity, command_line, kernel_name
+from netboot.dhcp_options import ClientKind
+from netboot.profile import Arch, BootProfile, Family
 
-from netboot.profile import Arch, BootProfile
+__all__ = [
+    "DTB",
+    "INITRD",
+    "KERNEL",
+    "BootIdentity",
+    "boot_file_for",
+    "command_line",
+    "content",
+    "grub_config",
+    "ipxe_script",
+    "kernel_name",
+    "pxe_file",
+    "script_image",
+    "uboot_script",
+]
 
-KERNEL, INITRD, DTB = "kernel", "initrd", "dtb"
-"""The names under which a profile's files are fetched."""
-
-_IMAGE_HEADER = struct.Struct("!IIIIIIIBBBB32s")  # U-Boot include/image.h, struct legacy_img_hdr
-_IMAGE_MAGIC = 0x27051956
-_OS_LINUX = 5
-_TYPE_SCRIPT = 6
-_COMPRESSION_NONE = 0
-_IMAGE_ARCH: dict[Arch, int] = {"arm64": 22, "arm": 2, "x86_64": 24}
-_PXE_TRIES = 3  # a worker that restarts or a switch port that learns costs one
-
-
-@dataclass(frozen=True, slots=True)
-class BootIdentity:
-    """What the command line says of this boot. `board` and `secret` are None for a board that may join."""
-
-    agent: str
-    mqtt: str
-    prefix: str
-    board: str | None = None
-    secret: str | None = None
-
-
-def command_line(profile: BootProfile, identity: BootIdentity) -> str:
-    """The kernel's command line: the profile's, and what the board's client needs to register."""
-    words = [profile.cmdline] if profile.cmdline else []
-    if identity.board is not None:
-        words.append(f"boardhand.board={identity.board}")
-    words += [
-        f"boardhand.agent={identity.agent}",
-        f"boardhand.mqtt={identity.mqtt}",
-        f"boardhand.prefix={identity.prefix}",
-    ]
-    if identity.secret is not None:
-        words.append(f"boardhand.secret={identity.secret}")
-    return " ".join(words)
+_Make = Callable[[BootProfile, BootIdentity], str]
+_MAKERS: dict[str, _Make] = {
+    "script": lambda profile, _: uboot_script(profile),
+    "pxe": pxe_file,
+    "ipxe": ipxe_script,
+    "grub": grub_config,
+    "config": lambda profile, _: config_txt(profile),
+    "cmdline": cmdline_txt,
+}
 
 
-def kernel_name(profile: BootProfile) -> str:
-    """`kernel`, with the ending of a compressed one, for the people who read captures."""
-    return KERNEL + profile.kernel.suffix if profile.compressed else KERNEL
+def content(wanted: GeneratedFile, identity: BootIdentity) -> bytes:
+    """The octets of `wanted`. `identity` has the secret only where `wanted.carries_secret`."""
+    client = wanted.client
+    template = client.profile.template(wanted.template_name)
+    text = _MAKERS[wanted.kind](client.profile, identity) if template is None else _filled(template, client, identity)
+    if wanted.kind == "script":
+        return script_image(text, client.profile.arch, f"boardhand {client.board or 'joining'}")
+    return text.encode()
 
 
-def uboot_script(profile: BootProfile) -> str:
-    """The text of the script: sets addresses, fetches the PXE file and boots from it, three times at most."""
-    variables: list[tuple[str, str]] = []
-    for key in ("fdt_addr_r", "kernel_addr_r", "ramdisk_addr_r"):
-        value = getattr(profile, key)
-        if value is not None:
-            variables.append((key, hex(value)))
-    if profile.compressed:
-        variables.append(("kernel_comp_addr_r", hex(profile.kernel_comp_addr_r)))
-        variables.append(("kernel_comp_size", hex(profile.kernel_comp_size)))
-    variables += profile.uboot_env
-    variables.append(("bootfile", profile.boot_file))  # its folder is where the PXE file is looked for
-    lines = [f"# boardhand: profile {profile.name}"]
-    lines += [f"setenv {key} '{value}'" for key, value in variables]
-    tries = " ".join(str(number + 1) for number in range(_PXE_TRIES))
-    lines.append(f"for try in {tries}; do if pxe get; then pxe boot; fi; sleep 2; done")
-    return "\n".join(lines) + "\n"
+def _filled(template: BootTemplate, client: TreeClient, identity: BootIdentity) -> str:
+    profile = client.profile
+    words = command_line(profile, identity)
+    return template.render({
+        "address": str(client.address),
+        "agent": identity.agent,
+        "arch": profile.arch,
+        "board": identity.board or "",
+        "cmdline": grub_words(words) if template.name == "grub.cfg" else words,
+        "dtb": DTB,
+        "initrd": INITRD,
+        "kernel": kernel_name(profile),
+        "mac": client.macs[0] if client.macs else "",
+        "mqtt": identity.mqtt,
+        "prefix": identity.prefix,
+        "profile": profile.name,
+        "secret": identity.secret or "",
+        "serial": client.serial or "",
+        "server": identity.server,
+        "uuid": client.uuid or "",
+    })  # fmt: skip
 
 
-def script_image(text: str, arch: Arch, name: str) -> bytes:
-    """A script as U-Boot's legacy image, as `mkimage -T script -C none` makes it, with time 0."""
-    script = text.encode()
-    body = struct.pack("!II", len(script), 0) + script  # a list of one size, ended by 0
-    fields = (len(body), 0, 0, zlib.crc32(body), _OS_LINUX, _IMAGE_ARCH[arch], _TYPE_SCRIPT, _COMPRESSION_NONE)
-    label = name.encode("ascii", "replace")[:31]
-    header = _IMAGE_HEADER.pack(_IMAGE_MAGIC, 0, 0, *fields, label)
-    checksum = zlib.crc32(header)
-    return _IMAGE_HEADER.pack(_IMAGE_MAGIC, checksum, 0, *fields, label) + body
+# --- what DHCP names ---
+
+_FIRMWARE_ARCH: dict[ClientKind, Arch] = {
+    ClientKind.PXE_BIOS: "x86_64",
+    ClientKind.UEFI_X64: "x86_64",
+    ClientKind.UEFI_ARM64: "arm64",
+    ClientKind.UEFI_ARM: "arm",
+    ClientKind.UEFI_RISCV64: "riscv64",
+    ClientKind.HTTP_X64: "x86_64",
+    ClientKind.HTTP_ARM64: "arm64",
+}
+_SCRIPT = "boot.scr.uimg"
 
 
-def pxe_file(profile: BootProfile, identity: BootIdentity) -> str:
-    """`pxelinux.cfg/...` as U-Boot and PXELINUX read it."""
-    lines = ["default boardhand", "prompt 0", "label boardhand", f"  kernel {kernel_name(profile)}"]
-    if profile.initrd is not None:
-        lines.append(f"  initrd {INITRD}")
-    if profile.dtb is not None:
-        lines.append(f"  fdt {DTB}")
-    lines.append(f"  append {command_line(profile, identity)}")
-    return "\n".join(lines) + "\n"
+def boot_file_for(profile: BootProfile, kind: ClientKind) -> str | None:
+    """The boot file that DHCP names to a client of this kind, or None where the profile has nothing for it.
+
+    A path below the server's root; where `kind.by_http`, the caller makes it a URL. A file that the profile itself
+    names (`boot_file`) goes to every kind, except to iPXE once it runs: it would load itself for ever.
+    """
+    if kind is ClientKind.IPXE and profile.family in {"auto", "ipxe"}:
+        return "boot.ipxe"
+    if profile.first_file is not None:
+        return profile.first_file
+    arch = _FIRMWARE_ARCH.get(kind)
+    if arch is not None and arch != profile.arch and profile.family != "raw":
+        return None
+    return _CHOICES[profile.family](profile, kind)
 
 
-def ipxe_script(profile: BootProfile, identity: BootIdentity) -> str:
-    """`boot.ipxe`. The kernel's EFI stub wants the initrd named on the command line."""
-    initrd = f"initrd={INITRD} " if profile.initrd is not None else ""
-    lines = ["#!ipxe", f"kernel {kernel_name(profile)} {initrd}{command_line(profile, identity)}"]
-    if profile.initrd is not None:
-        lines.append(f"initrd {INITRD}")
-    lines.append("boot")
-    return "\n".join(lines) + "\n"
+def _for_auto(profile: BootProfile, kind: ClientKind) -> str | None:
+    if kind is ClientKind.RASPBERRY_PI:
+        return _for_raspberry(profile, kind) if profile.folder is not None else None
+    if kind is ClientKind.OTHER:
+        return profile.boot_file
+    return _for_grub(profile, kind) or _for_ipxe(profile, kind) or _for_uboot(profile, kind)
+
+
+def _for_uboot(profile: BootProfile, kind: ClientKind) -> str | None:
+    # In its second round U-Boot calls itself a UEFI.
+    unfit = {ClientKind.IPXE, ClientKind.RASPBERRY_PI}
+    return None if profile.arch == "x86_64" or kind in unfit else _SCRIPT
+
+
+def _for_ipxe(profile: BootProfile, kind: ClientKind) -> str | None:
+    if kind is ClientKind.OTHER:
+        return profile.boot_file
+    if kind not in _FIRMWARE_ARCH:
+        return None
+    name = IPXE_BIOS if kind is ClientKind.PXE_BIOS else IPXE_EFI
+    return name if name in dict(profile.loaders) else None
+
+
+def _for_grub(profile: BootProfile, kind: ClientKind) -> str | None:
+    name = SHIM_NAMES.get(profile.arch)
+    starts = kind is ClientKind.IPXE or (kind in _FIRMWARE_ARCH and kind is not ClientKind.PXE_BIOS)
+    return name if starts and name in dict(profile.loaders) else None
+
+
+def _for_raspberry(_: BootProfile, kind: ClientKind) -> str | None:
+    # It passes the name over; this is what a Pi 3 asks for first.
+    return "bootcode.bin" if kind is ClientKind.RASPBERRY_PI else None
+
+
+def _for_efi_stub(profile: BootProfile, kind: ClientKind) -> str | None:
+    starts = kind is ClientKind.IPXE or (kind in _FIRMWARE_ARCH and kind is not ClientKind.PXE_BIOS)
+    return kernel_name(profile) if starts else None
+
+
+_CHOICES: dict[Family, Callable[[BootProfile, ClientKind], str | None]] = {
+    "auto": _for_auto,
+    "uboot": _for_uboot,
+    "ipxe": _for_ipxe,
+    "grub": _for_grub,
+    "raspberry-pi": _for_raspberry,
+    "efi-stub": _for_efi_stub,
+    "raw": lambda profile, _: profile.boot_file,
+}

@@ -116,6 +116,11 @@ class BootSecrets:
         entry.pending = self._mint(SECRET_BYTES)
         return entry.pending, True
 
+    def good(self, board: str) -> tuple[str, ...]:
+        """The secrets that prove this board's boot now: pending, and redeemed."""
+        entry = self._boards.get(board, _Board())
+        return tuple(secret for secret in (entry.pending, entry.redeemed) if secret is not None)
+
     def new_boot(self, board: str) -> bool:
         """Power was switched on: what is pending is void. True when the state changed."""
         entry = self._boards.get(board)

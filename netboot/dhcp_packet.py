@@ -53,6 +53,7 @@ class Option(IntEnum):
     DNS = 6
     HOST_NAME = 12
     BROADCAST_ADDRESS = 28
+    VENDOR_SPECIFIC = 43
     REQUESTED_ADDRESS = 50
     LEASE_TIME = 51
     OVERLOAD = 52
@@ -64,8 +65,10 @@ class Option(IntEnum):
     TFTP_SERVER = 66
     BOOT_FILE = 67
     USER_CLASS = 77  # RFC 3004; iPXE writes its bare name here
+    RELAY_INFORMATION = 82  # RFC 3046
     CLIENT_ARCH = 93  # RFC 4578
     CLIENT_UUID = 97  # RFC 4578
+    IPXE = 175  # ipxe.org: options in options
     END = 255
 
 
@@ -132,6 +135,11 @@ class DhcpPacket:
         if self.chaddr[0] & 1 or not any(self.chaddr):
             return None
         return self.chaddr.hex(":")
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether a relay agent passed the message on (RFC 1542 section 4.1.1)."""
+        return self.giaddr != NO_ADDRESS
 
     @property
     def wants_broadcast(self) -> bool:

@@ -12,12 +12,18 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Protocol
 
-from netboot.dhcp_packet import DhcpPacketError, encode, parse
-from netboot.dhcp_policy import LIMITED_BROADCAST, DhcpPolicy, Reply
+from netboot.dhcp_events import ClientTooFast, SegmentEvent
+from netboot.dhcp_packet import DhcpPacket, DhcpPacketError, MessageType, encode, parse
+from netboot.dhcp_policy import LIMITED_BROADCAST, Decision, Reply, client_name
+from netboot.dhcp_rate import ClientRates
+from netboot.dhcp_settings import BoardIndex
 from netboot.errors import NetbootStartError
 from netboot.events import DhcpSeen
+from netboot.segment_watch import SegmentWatch
 
 log = logging.getLogger(__name__)
 
@@ -56,18 +62,44 @@ def open_socket(interface: str, port: int) -> socket.socket:
     return sock
 
 
+class Policy(Protocol):
+    """What decides: `DhcpPolicy`, or one of the two of a proxy."""
+
+    def handle(self, packet: DhcpPacket, received_on: str, now: float) -> Decision:
+        """Decide on one message. `now` is monotonic, in seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Who looks on. `on_alert` is called in the event loop and must not block; `boards` tells which clients are known:
+    they do not share the rate of strangers. `watch` sees what clients send; `on_offer` hears each address that is
+    offered."""
+
+    on_alert: Callable[[SegmentEvent], None] = lambda _: None
+    boards: Callable[[], BoardIndex] | None = None
+    watch: SegmentWatch | None = None
+    on_offer: Callable[[IPv4Address], None] = lambda _: None
+
+
+_NOBODY_WATCHES = Watching()
+
+
 class DhcpServer:
-    """Serves one interface from `start` to `stop`. `on_event` is called in the event loop and must not block."""
+    """Serves one interface from `start` to `stop`. `on_event` is called in the event loop and must not block.
+    `to_sender`: answers go to where the message came from, as on a proxy's port 4011."""
 
     def __init__(
         self,
-        policy: DhcpPolicy,
+        policy: Policy,
         *,
         interface: str,
         server_address: IPv4Address,
         on_event: Callable[[DhcpSeen], None],
         clock: Callable[[], float],
         port: int = SERVER_PORT,
+        watching: Watching = _NOBODY_WATCHES,
+        to_sender: bool = False,
     ) -> None:
         self._policy = policy
         self._interface = interface
@@ -75,6 +107,9 @@ class DhcpServer:
         self._on_event = on_event
         self._clock = clock
         self._port = port
+        self._watching = watching
+        self._to_sender = to_sender
+        self._rates = ClientRates()
         self._socket: socket.socket | None = None
         self.counters: Counter[str] = Counter()
 
@@ -100,32 +135,59 @@ class DhcpServer:
             if self._socket is None:
                 return
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
+                data, sender = self._socket.recvfrom(_RECEIVE_BYTES)
             except BlockingIOError:
                 return
             except OSError as error:
                 # The interface went away or down; the socket stays and works again when it is back.
                 self._count("dhcp_receive_errors", "cannot receive on %s: %s", self._interface, error)
                 return
-            self._take(data)
+            self._take(data, sender)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, sender: tuple[str, int]) -> None:
         self.counters["dhcp_received"] += 1
         try:
             packet = parse(data)
         except DhcpPacketError as error:
             self._count("dhcp_malformed", "a malformed DHCP message on %s: %s", self._interface, error)
             return
-        decision = self._policy.handle(packet, self._interface, self._clock())
+        now = self._clock()
+        if not self._admit(packet, now):
+            return
+        decision = self._policy.handle(packet, self._interface, now)
         for reply in decision.replies:
-            self._send(reply)
+            self._send(reply, sender)
         for event in decision.events:
             self._on_event(event)
+        watch = self._watching.watch
+        if watch is not None:
+            for alert in (*watch.client_message(packet, now), *watch.conflicts(decision.conflicts, now)):
+                self._watching.on_alert(alert)
 
-    def _send(self, reply: Reply) -> None:
+    def _admit(self, packet: DhcpPacket, now: float) -> bool:
+        boards = self._watching.boards
+        known = boards is None or boards().sender(packet) is not None
+        admission = self._rates.admit(client_name(packet), now, known=known)
+        if admission.newly_refused is not None:
+            name = admission.newly_refused
+            log.warning("DHCP on %s: %s asks too often and is not answered", self._interface, name or "a flood of MACs")
+            self._watching.on_alert(ClientTooFast(self._interface, name))
+        if not admission.allowed:
+            self.counters["dhcp_too_fast"] += 1
+        return admission.allowed
+
+    def _target(self, reply: Reply, sender: tuple[str, int]) -> tuple[str, int]:
+        if reply.to_relay:
+            return str(reply.destination), self._port
+        if self._to_sender:
+            return sender
+        destination = reply.destination if reply.client_has_address else LIMITED_BROADCAST
+        return str(destination), self._port + _CLIENT_PORT_OFFSET
+
+    def _send(self, reply: Reply, sender: tuple[str, int]) -> None:
         if self._socket is None:
             return
-        destination = reply.destination if reply.client_has_address else LIMITED_BROADCAST
+        target = self._target(reply, sender)
         # The source must be the address that stands in option 54, also where the interface has several.
         packet_info = struct.pack("=I4s4s", 0, self._server_address.packed, bytes(4))
         try:
@@ -133,12 +195,14 @@ class DhcpServer:
                 [encode(reply.packet)],
                 [(socket.IPPROTO_IP, _IP_PKTINFO, packet_info)],
                 0,
-                (str(destination), self._port + _CLIENT_PORT_OFFSET),
+                target,
             )
         except OSError as error:
-            self._count("dhcp_send_errors", "cannot answer on %s to %s: %s", self._interface, destination, error)
+            self._count("dhcp_send_errors", "cannot answer on %s to %s: %s", self._interface, target[0], error)
         else:
             self.counters["dhcp_answered"] += 1
+            if reply.packet.message_type is MessageType.OFFER and not reply.to_relay:
+                self._watching.on_offer(reply.packet.yiaddr)
 
     def _count(self, counter: str, message: str, *details: object) -> None:
         """Count an oddity; the first of its kind is a warning, the rest are for debugging."""

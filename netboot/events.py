@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Role: TypeAlias = Literal["config", "kernel", "initrd", "dtb", "other"]
+FileVia: TypeAlias = Literal["tftp", "http"]
+"""The protocol by which a file was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +27,21 @@ class DhcpSeen:
 
 @dataclass(frozen=True, slots=True)
 class FileRequested:
-    """A file was asked for by TFTP and will be sent."""
+    """A file was asked for and will be sent. `number` is the request's own, to tell its end from another's; 0 where it
+    has none."""
 
     board: str | None
     client: str
     path: str
     role: Role
+    via: FileVia = "tftp"
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FileSent:
-    """A file went out to its last block. `seconds` counts from the request."""
+    """A file went out to its last block. `seconds` counts from the request, `resent` the packets that were sent
+    again."""
 
     board: str | None
     client: str
@@ -43,17 +49,39 @@ class FileSent:
     role: Role
     size_bytes: int
     seconds: float
+    resent: int = 0
+    via: FileVia = "tftp"
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A request for less than the file was answered: for its size alone, or for a range."""
+
+    board: str | None
+    client: str
+    path: str
+    role: Role
+    size_bytes: int
+    seconds: float
+    via: FileVia = "http"
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FileFailed:
-    """A transfer that had begun ended early: the client aborted it or fell silent."""
+    """A transfer that had begun ended early: the client aborted it or fell silent. `size_bytes` is the file's."""
 
     board: str | None
     client: str
     path: str
     role: Role
     reason: str
+    size_bytes: int = 0
+    seconds: float = 0.0
+    resent: int = 0
+    via: FileVia = "tftp"
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +94,9 @@ class FileRefused:
     reason: str
     board: str | None = None
     missing: bool = False
+    via: FileVia = "tftp"
+    number: int = 0
+    """Where the file was promised first and then could not be opened."""
 
 
-NetbootEvent: TypeAlias = DhcpSeen | FileRequested | FileSent | FileFailed | FileRefused
+NetbootEvent: TypeAlias = DhcpSeen | FileRequested | FileSent | FilePart | FileFailed | FileRefused

@@ -18,6 +18,7 @@ MIN_BLOCK_BYTES = 8
 MAX_BLOCK_BYTES = 65464
 MAX_REQUEST_BYTES = 1024  # RFC 2347 says 512; a long path with five options needs no more than this
 IP_UDP_TFTP_BYTES = 32  # IPv4, UDP and TFTP headers: what an MTU holds beside the block
+IP6_UDP_TFTP_BYTES = 52
 MAX_OPTIONS = 16
 
 _HEAD = struct.Struct("!HH")
@@ -90,8 +91,11 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else None
 
 
-def negotiate(request: Request, *, size: int, mtu_bytes: int, max_window: int) -> Negotiated:
-    """Answer the options of `request` for a file of `size` octets on the wire.
+def negotiate(
+    request: Request, *, size: int, mtu_bytes: int, max_window: int, head_bytes: int = IP_UDP_TFTP_BYTES
+) -> Negotiated:
+    """Answer the options of `request` for a file of `size` octets on the wire; `head_bytes` are all of a packet's
+    octets that are no part of the block.
 
     An unknown option or an impossible value is left out, as RFC 2347 says; sizes are clamped so that a block never
     needs fragments (U-Boot loses them).
@@ -103,7 +107,7 @@ def negotiate(request: Request, *, size: int, mtu_bytes: int, max_window: int) -
         if value is None:
             continue
         if name == "blksize" and value >= MIN_BLOCK_BYTES:
-            block = max(MIN_BLOCK_BYTES, min(value, mtu_bytes - IP_UDP_TFTP_BYTES, MAX_BLOCK_BYTES))
+            block = max(MIN_BLOCK_BYTES, min(value, mtu_bytes - head_bytes, MAX_BLOCK_BYTES))
             accepted.append((name, str(block)))
         elif name == "windowsize" and 1 <= value <= 65535:
             window = min(value, max_window)

@@ -37,8 +37,14 @@ class TftpStartError(NetbootStartError):
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What the worker is told. `interface` None: all of them. `mtu_bytes` caps the route's MTU, because a jumbo frame
-    host may have boards on a 1500 segment. Limits count transfers."""
+    """What a worker is told. `interface` None: all of them. `mtu_bytes` caps the route's MTU, because a jumbo frame
+    host may have boards on a 1500 segment.
+
+    `address6` is served beside `address`, on the same port; a link-local one bears its interface (`fe80::1%eth1`).
+    `max_transfers` and `max_per_client` count transfers of one worker; what goes beyond waits, or is asked again.
+    `requests_per_s` is for each client, 0 for no limit. `cache_bytes` bounds the packets of one worker that no transfer
+    is just sending. `workers` None: one for two cores, at most four; they share the port (SO_REUSEPORT), and the
+    kernel gives every client to one of them."""
 
     address: str
     port: int
@@ -47,6 +53,12 @@ class WorkerConfig:
     max_window: int = 16
     max_transfers: int = 256
     max_per_client: int = 8
+    address6: str | None = None
+    requests_per_s: int = 100
+    cache_bytes: int = 128 << 20
+    workers: int | None = 1
+    shared_port: bool = False
+    claim_port: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +72,25 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one board can take. None leaves the worker's own: `max_window` blocks per ACK, `max_block_bytes`.
+    `rollover` is the block number after 65535, 0 for nearly all."""
+
+    max_window: int | None = None
+    max_block_bytes: int | None = None
+    rollover: int = 0
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
 class SendFile:
-    """Send this file; links in it are followed only below its folder."""
+    """Send this file; links in it are followed only below `root`, which is its own folder where it is None."""
 
     path: Path
+    limits: Limits = NO_LIMITS
+    root: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +98,7 @@ class SendBytes:
     """Send these octets."""
 
     data: bytes
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +122,8 @@ class Done:
     size_bytes: int
     seconds: float
     reason: str
+    resent: int = 0
+    """Packets that were sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +137,23 @@ class WorkerRefusal:
 
 def _answer_line(number: int, answer: Answer) -> Line:
     match answer:
-        case SendFile(path):
-            return {"answer": number, "root": str(path.parent), "file": path.name}
-        case SendBytes(data):
-            return {"answer": number, "data": base64.b64encode(data).decode()}
+        case SendFile(path, limits, root=root):
+            folder = root or path.parent
+            name = str(path.relative_to(folder))
+            return {"answer": number, "root": str(folder), "file": name, **_limit_keys(limits)}
+        case SendBytes(data, limits):
+            return {"answer": number, "data": base64.b64encode(data).decode(), **_limit_keys(limits)}
         case SendError(code, message):
             return {"answer": number, "error": code, "message": message}
+
+
+def _limit_keys(limits: Limits) -> Line:
+    keys = {
+        "max_window": limits.max_window,
+        "max_block": limits.max_block_bytes,
+        "rollover": limits.rollover or None,
+    }
+    return {key: value for key, value in keys.items() if value is not None}
 
 
 def worker_command() -> tuple[list[str], dict[str, str]]:
@@ -125,7 +166,8 @@ class TftpProcess:
     """Keeps one worker alive from `start` to `stop`.
 
     `answer` is awaited for each question, several at a time. `on_done` is called for each answered one and
-    `on_refusal` for what the worker refused; both run in the event loop and must not block.
+    `on_refusal` for what the worker refused; both run in the event loop and must not block. `lane` tells the questions
+    of several workers apart.
     """
 
     def __init__(
@@ -135,6 +177,7 @@ class TftpProcess:
         answer: Callable[[Question], Awaitable[Answer]],
         on_done: Callable[[Done], None],
         on_refusal: Callable[[WorkerRefusal], None],
+        lane: int = 0,
     ) -> None:
         self._config = config
         self._answer = answer
@@ -144,6 +187,7 @@ class TftpProcess:
         self._ready: asyncio.Future[int] | None = None
         self._answering: set[asyncio.Task[None]] = set()
         self._open: set[int] = set()
+        self._lane = lane
         self._stopping = False
         self._base: Counter[str] = Counter()
         self._current: Counter[str] = Counter()
@@ -232,7 +276,8 @@ class TftpProcess:
         stdin, stdout = process.stdin, process.stdout
         if stdin is None or stdout is None:
             return "the TFTP worker has no pipes"
-        stdin.write(json.dumps({"config": asdict(self._config), "first": self._first_number()}).encode() + b"\n")
+        config = replace(self._config, claim_port=self._config.claim_port and not self.restarts)
+        stdin.write(json.dumps({"config": asdict(config), "first": self._first_number()}).encode() + b"\n")
         problem = ""
         with contextlib.suppress(ConnectionError):  # a worker that died is seen below, at the end of its stdout
             await stdin.drain()
@@ -252,8 +297,8 @@ class TftpProcess:
         return problem or f"the TFTP worker ended with exit code {code}"
 
     def _first_number(self) -> int:
-        """Where a worker's questions begin: far from those of the one before it."""
-        return 1 + (self.restarts << 32)
+        """Where a worker's questions begin: far from those of the one before it, and of others."""
+        return 1 + (self.restarts << 32) + (self._lane << 56)
 
     def _take(self, message: Line, stdin: asyncio.StreamWriter) -> None:
         if not isinstance(message, dict):
@@ -273,6 +318,7 @@ class TftpProcess:
                     size_bytes=int(message.get("bytes", 0)),
                     seconds=float(message.get("seconds", 0.0)),
                     reason=str(message.get("why", "")),
+                    resent=int(message.get("resent", 0)),
                 )
             )
         elif "refused" in message:

@@ -1,61 +1,59 @@
-"""Where the blocks of a transfer come from: a file or octets in memory."""
+"""Where the packets of one transfer come from: the cache, by an open file or by octets in memory."""
 
 import os
 
-CHUNK_BYTES = 64 * 1024
-"""Read ahead of one transfer: one read per some forty blocks, and little memory with many transfers.
-
-Not mmap: a file that is rewritten in place would kill the worker, and every transfer with it, by SIGBUS."""
+from netboot.tftp_cache import FileChangedError, PacketCache, PacketFile
 
 
-class FileChangedError(OSError):
-    """The file became shorter while it was being sent."""
+class Source:
+    """A file for one transfer, closed by `close`. `size` is known at once, packets after `open`, when the block size
+    is agreed upon."""
 
+    __slots__ = ("_cache", "_data", "_fd", "packets", "size")
 
-class BytesSource:
-    """Octets that are already here."""
-
-    __slots__ = ("_view", "size")
-
-    def __init__(self, data: bytes) -> None:
-        self._view = memoryview(data)
-        self.size = len(data)
-
-    def block(self, offset: int, length: int) -> memoryview:
-        """`length` octets at `offset`."""
-        return self._view[offset : offset + length]
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-class FileSource:
-    """An open regular file, closed by `close`. Its size is fixed at the start."""
-
-    __slots__ = ("_chunk", "_end", "_fd", "_start", "size")
-
-    def __init__(self, fd: int) -> None:
+    def __init__(self, cache: PacketCache, *, fd: int = -1, data: bytes | None = None) -> None:
+        self._cache = cache
         self._fd = fd
-        self.size = os.fstat(fd).st_size
-        self._start = self._end = 0
-        self._chunk = memoryview(b"")
+        self._data = data
+        self.size = os.fstat(fd).st_size if data is None else len(data)
+        self.packets: PacketFile | None = None
 
-    def block(self, offset: int, length: int) -> memoryview:
-        """`length` octets at `offset`; the view is good until the next call.
+    def open(self, block_bytes: int, rollover: int) -> PacketFile:
+        """The packets for this block size.
 
         Raises:
-            FileChangedError: the file has no longer so many.
+            FileChangedError: the file has another size by now.
+        """
+        if self._data is not None:
+            self.packets = self._cache.open_bytes(self._data, block_bytes, rollover)
+        else:
+            self.packets = self._cache.open_file(self._fd, block_bytes, rollover)
+        if self.packets.size != self.size:
+            raise FileChangedError("the file was changed while it was being opened")
+        return self.packets
+
+    def chunk(self, packets: PacketFile, index: int) -> memoryview:
+        """Chunk `index` of `packets`.
+
+        Raises:
+            FileChangedError: the file is no longer the one that was opened.
             OSError: it cannot be read.
         """
-        end = offset + length
-        if offset < self._start or end > self._end:
-            data = os.pread(self._fd, max(CHUNK_BYTES, length), offset)
-            if len(data) < length:
-                raise FileChangedError("the file became shorter while it was being sent")
-            self._chunk = memoryview(data)
-            self._start, self._end = offset, offset + len(data)
-        return self._chunk[offset - self._start : end - self._start]
+        return self._cache.chunk(packets, index, self._fd)
+
+    def read(self) -> bytes:
+        """All of it, for a conversion.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return self._data if self._data is not None else os.pread(self._fd, self.size, 0)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        if self.packets is not None:
+            self._cache.release(self.packets)
+            self.packets = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

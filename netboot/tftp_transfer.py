@@ -7,35 +7,49 @@ Blocks are counted from 1 and never wrap in here; only `wire_number` knows the 1
     awaiting --ACK of a part--> window after it*    awaiting --ERROR--> ABORTED
     awaiting --ACK of base, lockstep--> nothing     awaiting --timer--> same window again, or the end
     awaiting --ACK of base, windowed--> same window again, at most once per guard time
-    * at most once per round trip: later ones only move `base`
+    awaiting --timer, a part of the window not sent yet--> next burst of it
+    * at most once per round trip: later ones only move `base`, and the window with it
 
 Lockstep never answers a repeated ACK with DATA (RFC 1123 section 4.2.3.1, the Sorcerer's Apprentice): a client that
 waits is served by our own timer, which is shorter than any client's.
+
+A window leaves in one piece. Only when several windows in a row came with losses is it taken for a queue that
+overflows: then windows leave in bursts with pauses, and in one piece again after some without loss. Single losses
+change nothing: slowing down for them costs half the speed on a line that is merely bad.
 """
 
+import struct
+from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from netboot.tftp_packet import ACK, ERROR, encode_ack, head
+from netboot.tftp_packet import ACK, ERROR, head
+from netboot.tftp_timing import (
+    CLEAN_IN_A_ROW,
+    GIVE_UP_S,
+    GUARD_S,
+    INITIAL_RTO_S,
+    LOSSES_IN_A_ROW,
+    MAX_COLLAPSES,
+    MAX_GAP_S,
+    MAX_GUARDED_RESENDS,
+    MAX_RTO_S,
+    MAX_TRIES,
+    MIN_BURST,
+    MIN_GAP_S,
+    MIN_RTO_S,
+    QUIET_END_S,
+    RESENT_FACTOR,
+    RESENT_GRACE,
+    STEADY_SAMPLES,
+)
 
-INITIAL_RTO_S = 0.2
-MIN_RTO_S = 0.05  # below this a busy board's pauses look like loss
-MAX_RTO_S = 4.0
-GIVE_UP_S = 30.0  # U-Boot retries a lost link for as long
-MAX_TRIES = 15
-MAX_COLLAPSES = 16
-"""Progress after a timeout takes the back-off back, so often without a new measurement: with many losses there is none
-for long, and each loss would cost MAX_RTO_S. Then Karn's rule holds, for a client that has become slower."""
-QUIET_END_S = 6.0
-"""Some boot ROMs never acknowledge the last block: repeated for so long, it counts as received. Longer than the 5 s
-after which clients repeat their last ACK."""
-GUARD_S = 0.01
-"""Windowed clients acknowledge every packet that follows a gap; one answer per guard time is enough."""
-MAX_GUARDED_RESENDS = 10  # per window; beyond, only the timer resends (EDK2 clients made gigabytes of it)
-RESENT_FACTOR = 16
-RESENT_GRACE = 256
-"""A transfer ends when it resent more than RESENT_FACTOR times its blocks and RESENT_GRACE: a client that cannot
-count must not make us flood the network."""
+_ACK_WORD = ACK << 16
+_pack_ack = struct.Struct("!I").pack
+
+Octets = bytes | memoryview
+Lane = Iterator[tuple[Octets, bytes]]
+_NO_LANE: Lane = iter(())
 
 
 class Outcome(Enum):
@@ -68,34 +82,11 @@ class Transfer:
     """
 
     __slots__ = (
-        "_awaited",
-        "_base_rto_s",
-        "_collapses",
-        "_guarded",
-        "_max_rto_s",
-        "_modulus",
-        "_progress_at",
-        "_resent_window",
-        "_restarted_at",
-        "_rto_s",
-        "_rttvar_s",
-        "_sent_at",
-        "_srtt_s",
-        "_tries",
-        "base",
-        "block_bytes",
-        "client_error",
-        "deadline",
-        "heard",
-        "ignored",
-        "outcome",
-        "resent",
-        "rollover",
-        "sent",
-        "size",
-        "total",
-        "window",
-    )
+        "_base_rto_s", "_burst", "_clean", "_collapses", "_gap_s", "_guarded", "_lane", "_last", "_losses",
+        "_max_rto_s", "_modulus", "_progress_at", "_resent_window", "_restarted_at", "_rto_s", "_rttvar_s",
+        "_samples", "_sent_at", "_srtt_s", "_tries", "awaited", "base", "block_bytes", "client_error",
+        "deadline", "heard", "ignored", "outcome", "resent", "rollover", "sent", "size", "total", "window",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -132,7 +123,13 @@ class Transfer:
         self._resent_window = False
         self._sent_at = self._progress_at = now
         self._restarted_at = float("-inf")
-        self._awaited = b""
+        self._samples = 0
+        self._lane = _NO_LANE
+        self._burst = window
+        self._gap_s = MIN_GAP_S
+        self._last = self.base
+        self._losses = self._clean = 0
+        self.awaited = b""
 
     def wire_number(self, block: int) -> int:
         """The 16-bit number of `block`: 65535 is followed by `rollover`."""
@@ -155,11 +152,56 @@ class Transfer:
             return None
         return self._resend(now)
 
+    @property
+    def pacing(self) -> bool:
+        """Whether a part of the window waits for its turn: `deadline` is then near."""
+        return self.sent < self._last and self.outcome is None
+
+    @property
+    def steady(self) -> bool:
+        """Whether a lane may be opened: nothing is being repeated, and the round trip is known."""
+        if self._resent_window or self._samples < STEADY_SAMPLES or self._burst < self.window:
+            return False
+        return self.sent == self._last and not (self.rollover and self.total > 65535)
+
+    def open_lane(self, lane: Lane) -> None:
+        """The fast lane: full windows that follow `sent`, each as it leaves and with the ACK that then is awaited."""
+        self._lane = lane
+
+    def close_lane(self) -> None:
+        """From now on `on_packet` decides."""
+        self._lane = _NO_LANE
+
+    def in_stride(self, data: bytes, now: float) -> Octets | None:
+        """What to send if `data` acknowledges all that is on its way and a lane is open; else None: ask `on_packet`.
+
+        This is all that happens for most packets, so it only notes what `_catch_up` needs. No round trip is measured
+        here; that is done in between, when a lane ends. `deadline` may be too early meanwhile, never too late.
+        """
+        if data == self.awaited:
+            for packets, awaited in self._lane:
+                self.awaited = awaited
+                self._sent_at = now
+                return packets
+        return None
+
+    def _catch_up(self) -> None:
+        """Count what left by the lane."""
+        awaited = self.awaited
+        steps = ((awaited[2] << 8 | awaited[3]) - self._last) & 0xFFFF if self._lane is not _NO_LANE else 0
+        if steps:
+            self.sent = self._last = self._last + steps
+            self.base = self.sent - self.window
+            self._progress_at = self._sent_at
+            self.deadline = self._sent_at + self._rto_s
+            self._collapses = 0  # an ACK in stride came in time: the round trip is as it was measured
+
     def on_packet(self, data: bytes, now: float) -> Span | None:
         """A packet from the client. Anything but an expected ACK or an ERROR is counted in `ignored`."""
         if self.outcome is not None:
             return None
-        if data == self._awaited:
+        self._catch_up()
+        if data == self.awaited and self.sent == self._last:
             return self._advance(self.sent, now)
         parts = head(data)
         if parts is not None and parts[0] == ACK:
@@ -174,8 +216,11 @@ class Transfer:
 
     def on_timer(self, now: float) -> Span | None:
         """Call at or after `deadline`."""
+        self._catch_up()
         if self.outcome is not None or now < self.deadline:
             return None
+        if self.sent < self._last:
+            return self._next_burst(now)
         silent_s = now - self._progress_at
         if self.heard and self.sent == self.total and silent_s >= QUIET_END_S:
             self.outcome = Outcome.COMPLETE
@@ -185,10 +230,17 @@ class Transfer:
             return None
         self._tries += 1
         self._rto_s = min(self._rto_s * 2, self._max_rto_s)
+        self._window_lost()
+        return self._resend(now)
+
+    def again(self, now: float) -> Span | None:
+        """What was sent last could not leave in that form: the same once more."""
+        self._catch_up()
         return self._resend(now)
 
     def on_unreachable(self) -> None:
         """The client's port is closed. It may have closed it right after its last ACK, which then got lost."""
+        self._catch_up()
         if self.outcome is None:
             done = self.heard and self.sent == self.total
             self.outcome = Outcome.COMPLETE if done else Outcome.ABORTED
@@ -225,6 +277,7 @@ class Transfer:
             self._rto_s = self._base_rto_s
         self.heard = True
         self.base = block
+        self._lane = _NO_LANE
         self._tries = 0
         self._guarded = 0
         self._progress_at = now
@@ -234,10 +287,12 @@ class Transfer:
         before = self.sent
         if before > block:
             # Within a round trip of the last restart this ACK may still belong to what was sent before it.
-            if now - self._restarted_at < self._srtt_s:
-                self.deadline = now + self._rto_s
-                return None
+            if now - self._restarted_at < self._settle_s():
+                return self._extend(now)
             self._restarted_at = now
+            self._window_lost()
+        elif self._burst < self.window or self._losses:
+            self._window_arrived()
         span = self._send_window(now)
         # A part of a window that is sent again must not be measured as if it were new.
         self._resent_window = before > block
@@ -245,6 +300,7 @@ class Transfer:
 
     def _measure(self, sample_s: float) -> None:
         """RFC 6298 section 2."""
+        self._samples += 1
         if self._srtt_s == 0.0:
             self._srtt_s, self._rttvar_s = sample_s, sample_s / 2
         else:
@@ -253,19 +309,64 @@ class Transfer:
         self._rto_s = self._base_rto_s = min(max(self._srtt_s + 4 * self._rttvar_s, MIN_RTO_S), self._max_rto_s)
         self._collapses = 0
 
+    def _window_lost(self) -> None:
+        self._lane = _NO_LANE
+        self._clean = 0
+        self._losses += 1
+        if self.window > MIN_BURST and self._losses >= LOSSES_IN_A_ROW:
+            self._losses = 0
+            if self._burst == self.window:
+                self._gap_s = max(MIN_GAP_S, self._srtt_s / 2)
+            else:
+                self._gap_s *= 2
+            self._gap_s = min(self._gap_s, MAX_GAP_S)
+            self._burst = max(MIN_BURST, self._burst // 2)
+
+    def _window_arrived(self) -> None:
+        self._losses = 0
+        if self._burst < self.window:
+            self._clean += 1
+            if self._clean >= CLEAN_IN_A_ROW:
+                self._clean = 0
+                self._burst = min(2 * self._burst, self.window)
+                self._gap_s = max(MIN_GAP_S, self._gap_s / 2)
+
     def _send_window(self, now: float) -> Span:
         first = self.base + 1
-        last = 0 if first == 0 else min(self.base + self.window, self.total)
-        self.sent = last
-        self._awaited = encode_ack(self.wire_number(last))
+        self._last = last = 0 if first == 0 else min(self.base + self.window, self.total)
+        self.sent = sent = min(last, self.base + self._burst) if self._burst < self.window else last
+        self.awaited = _pack_ack(_ACK_WORD | self.wire_number(last))
         self._sent_at = now
-        self.deadline = now + self._rto_s
+        self.deadline = now + (self._gap_s if sent < last else self._rto_s)
         self._resent_window = False
-        return Span(first, last)
+        return Span(first, sent)
+
+    def _settle_s(self) -> float:
+        """How long after a restart ACKs may still speak of what was sent before it."""
+        return self._srtt_s if self._burst == self.window else self._srtt_s + self._gap_s * self.window / self._burst
+
+    def _extend(self, now: float) -> Span | None:
+        """The client counts its window from `base` on: send what that adds, or it waits for it and we for its ACK."""
+        first, last = self.sent + 1, min(self.base + self.window, self.total)
+        pacing = self.sent < self._last
+        self._last = last
+        self.awaited = _pack_ack(_ACK_WORD | self.wire_number(last))
+        if pacing:
+            return None
+        self.sent = last
+        self.deadline = now + self._rto_s
+        return Span(first, last) if first <= last else None
+
+    def _next_burst(self, now: float) -> Span | None:
+        first = self.sent + 1
+        self.sent = sent = min(self._last, self.sent + self._burst)
+        self.deadline = now + (self._gap_s if sent < self._last else self._rto_s)
+        return self._counted(Span(first, sent), sent - first + 1 if self._resent_window else 0)
 
     def _resend(self, now: float) -> Span | None:
         span = self._send_window(now)
         self._resent_window = True
+        self._lane = _NO_LANE
         return self._counted(span, span.last - span.first + 1)
 
     def _counted(self, span: Span, again: int) -> Span | None:

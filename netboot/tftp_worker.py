@@ -5,7 +5,8 @@ answered `{"ready": port}` or `{"fatal": text}`.
 
 For each read request the worker sends `{"ask": n, "client": ip, "port": p, "path": name}` and gets one of
 `{"answer": n, "root": directory, "file": relative path}`, `{"answer": n, "data": base64}` or
-`{"answer": n, "error": code, "message": text}`. Every answered question ends in `{"done": n, "ok": ..., "bytes": ...,
+`{"answer": n, "error": code, "message": text}`. The first two may carry `max_window`, `max_block` and `rollover` for
+this transfer. Every answered question ends in `{"done": n, "ok": ..., "bytes": ...,
 "seconds": ..., "resent": ..., "why": ..., "counters": {...}}`; what is refused without a question is told as
 `{"refused": reason, "client": ip, "path": name}`. It ends when stdin closes.
 """
@@ -13,21 +14,24 @@ For each read request the worker sends `{"ask": n, "client": ip, "port": p, "pat
 import binascii
 import gc
 import os
+import resource
 import select
 import socket
-import struct
 import sys
 import time
 from collections import Counter
 
 from netboot.safe_open import UnsafePathError, open_beneath
+from netboot.tftp_cache import PacketCache
+from netboot.tftp_limits import RequestLimits
 from netboot.tftp_link import Line, ParentLink
+from netboot.tftp_listener import open_listeners, receive
 from netboot.tftp_packet import (
     ERROR_ACCESS,
     ERROR_ILLEGAL,
     ERROR_NOT_FOUND,
     ERROR_UNDEFINED,
-    MAX_REQUEST_BYTES,
+    IP_UDP_TFTP_BYTES,
     WRITE,
     PacketError,
     Request,
@@ -36,18 +40,16 @@ from netboot.tftp_packet import (
 )
 from netboot.tftp_session import Asked, Peer, Session, agreed, open_peer_socket, send_error
 from netboot.tftp_settings import WorkerSettings
-from netboot.tftp_source import BytesSource, FileSource
-from netboot.tftp_transfer import MIN_RTO_S
+from netboot.tftp_source import Source
+from netboot.tftp_timing import MIN_GAP_S, MIN_RTO_S
 
-_IP_PKTINFO = 8  # linux/in.h
-_PKTINFO_BYTES = 12
 _BATCH = 64
-_RECEIVE_BUFFER_BYTES = 1 << 20  # requests beyond the transfer limit wait here
+MAX_WAITING = 1024  # requests beyond the transfer limit
 ASK_TIMEOUT_S = 10.0  # a parent that is silent for longer has forgotten; the client has asked again long since
 REPEAT_S = 2.0
 """A request that comes twice within this time from one port, while its transfer lives, is a copy of the first."""
 MAX_NETASCII_BYTES = 4 << 20  # converted in memory; text files are small
-ERRORS_PER_SECOND = 50  # refusals beyond are silent, so that forged requests make us no reflector
+ERRORS_PER_SECOND = 500  # refusals beyond are silent, so that forged requests make us no reflector
 SCAN_S = 0.01  # timers are looked at no more often
 
 
@@ -58,12 +60,14 @@ class Worker:
         self._link = link
         self._settings = settings
         self._epoll = select.epoll()
-        self._listener = self._open_listener()
-        self._listening = False
+        self._listeners = {sock.fileno(): sock for sock in open_listeners(settings)}
+        self._cache = PacketCache(settings.cache_bytes)
+        self._limits = RequestLimits(settings.requests_per_s)
         self._sessions: dict[int, Session] = {}
         self._by_peer: dict[Peer, Session] = {}
         self._asked: dict[Peer, Asked] = {}
         self._asked_by_number: dict[int, Asked] = {}
+        self._waiting: dict[Peer, Asked] = {}
         self._per_client: Counter[str] = Counter()
         self._counters: Counter[str] = Counter()
         self._next_number = settings.first_number
@@ -72,76 +76,69 @@ class Worker:
         self._roots: dict[str, int] = {}
         self._writing = False
 
-    def _open_listener(self) -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        if self._settings.interface:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._settings.interface.encode() + b"\0")
-        sock.bind((self._settings.address, self._settings.port))
-        return sock
-
     def run(self) -> None:
         """Serve until the parent closes its end."""
         link = self._link
-        self._epoll.register(link.in_fd, select.EPOLLIN)
-        self._link.send(ready=self._listener.getsockname()[1])
-        listener_fd, clock = self._listener.fileno(), time.monotonic
+        for fd in (link.in_fd, *self._listeners):
+            self._epoll.register(fd, select.EPOLLIN)
+        link.send(ready=next(iter(self._listeners.values())).getsockname()[1])
+        poll, sessions, clock = self._epoll.poll, self._sessions, time.monotonic
         while not link.closed:
-            self._update_interest()
-            wait_s = -1.0 if self._next_scan == float("inf") else max(0.0, self._next_scan - clock())
-            events = self._epoll.poll(wait_s, _BATCH)
+            if link.wants_to_write != self._writing:
+                self._watch_link()
+            wait_s = self._next_scan - clock()
+            events = poll(-1.0 if wait_s > 1e6 else max(0.0, wait_s), _BATCH)
             now = clock()
             for fd, _ in events:
-                session = self._sessions.get(fd)
-                if session is not None:
-                    session.readable(now)
-                    if session.transfer.outcome is not None:
-                        self._end(session, now)
-                elif fd == listener_fd:
-                    self._requests(now)
-                elif fd == link.in_fd:
-                    for line in link.receive():
-                        self._answer(line, now)
-                elif fd == link.out_fd:
-                    link.flush()
+                session = sessions.get(fd)
+                if session is None:
+                    self._other(fd, now)
+                elif session.readable(now):
+                    self._attend(session, now)
             if now >= self._next_scan:
                 self._scan(now)
 
-    def _update_interest(self) -> None:
-        """Listen only while a transfer may begin; further requests wait in the socket. Write only what waits."""
-        listen = len(self._sessions) + len(self._asked) < self._settings.max_transfers
-        if listen != self._listening:
-            self._listening = listen
-            if listen:
-                self._epoll.register(self._listener.fileno(), select.EPOLLIN)
-            else:
-                self._epoll.unregister(self._listener.fileno())
-        if self._link.wants_to_write != self._writing:
-            self._writing = self._link.wants_to_write
-            if self._writing:
-                self._epoll.register(self._link.out_fd, select.EPOLLOUT)
-            else:
-                self._epoll.unregister(self._link.out_fd)
+    def _attend(self, session: Session, now: float) -> None:
+        if session.ended:
+            self._end(session, now)
+        else:
+            self._next_scan = min(self._next_scan, session.transfer.deadline)
+
+    def _other(self, fd: int, now: float) -> None:
+        if fd in self._listeners:
+            self._requests(self._listeners[fd], now)
+        elif fd == self._link.in_fd:
+            for line in self._link.receive():
+                self._answer(line, now)
+        elif fd == self._link.out_fd:
+            self._link.flush()
+
+    def _watch_link(self) -> None:
+        """Be woken when the parent reads, but only while something waits for it."""
+        self._writing = self._link.wants_to_write
+        if self._writing:
+            self._epoll.register(self._link.out_fd, select.EPOLLOUT)
+        else:
+            self._epoll.unregister(self._link.out_fd)
 
     # --- requests ---
 
-    def _requests(self, now: float) -> None:
-        room = self._settings.max_transfers - len(self._sessions) - len(self._asked)
-        for _ in range(min(room, _BATCH)):
+    def _requests(self, listener: socket.socket, now: float) -> None:
+        for _ in range(_BATCH):
             try:
-                data, ancillary, flags, peer = self._listener.recvmsg(MAX_REQUEST_BYTES + 1, 64)
-            except BlockingIOError:
-                return
+                arrived = receive(listener)
             except OSError:
                 self._counters["receive_errors"] += 1
                 return
-            local = _asked_address(ancillary)
-            if flags & socket.MSG_TRUNC or local is None:
-                self._counters["ignored"] += 1  # too long, or sent to a broadcast address (RFC 1123 section 4.2.3.5)
-                continue
-            self._request(data, (str(peer[0]), int(peer[1])), local, now)
+            if arrived is None:
+                return
+            data, peer, local = arrived
+            if local is None:
+                self._counters["ignored"] += 1
+            elif self._limits.admit(peer[0], now):
+                self._request(data, peer, local, now)
+            else:
+                self._counters["over_rate_limit"] += 1
 
     def _request(self, data: bytes, peer: Peer, local: str, now: float) -> None:
         try:
@@ -177,19 +174,31 @@ class Worker:
         if self._per_client[peer[0]] >= self._settings.max_per_client:
             self._counters["over_client_limit"] += 1  # silent: the client asks again when others are done
             return
-        number = self._next_number
-        if not self._link.send(ask=number, client=peer[0], port=peer[1], path=request.path):
+        if len(self._waiting) >= MAX_WAITING:
+            self._counters["over_queue_limit"] += 1
             return
-        self._next_number += 1
-        asked = Asked(number, request, peer, local, now)
-        self._asked[peer] = asked
-        self._asked_by_number[number] = asked
+        asked = Asked(0, request, peer, local, now)
+        self._asked[peer] = self._waiting[peer] = asked
         self._per_client[peer[0]] += 1
         self._next_scan = min(self._next_scan, now + ASK_TIMEOUT_S)
+        self._ask_parent()
+
+    def _ask_parent(self) -> None:
+        """Pass on what waits, the oldest first, while a transfer may begin."""
+        while self._waiting and len(self._sessions) + len(self._asked_by_number) < self._settings.max_transfers:
+            asked = self._waiting.pop(next(iter(self._waiting)))
+            number, peer = self._next_number, asked.peer
+            if not self._link.send(ask=number, client=peer[0], port=peer[1], path=asked.request.path):
+                self._forget(asked)
+                return
+            self._next_number += 1
+            asked.number = number
+            self._asked_by_number[number] = asked
 
     def _forget(self, asked: Asked) -> None:
         if self._asked.get(asked.peer) is asked:
             del self._asked[asked.peer]
+        self._waiting.pop(asked.peer, None)
         self._asked_by_number.pop(asked.number, None)
         self._release(asked.peer[0])
 
@@ -221,12 +230,16 @@ class Worker:
                 self._link.send(done=number, ok=False, why="the client asked for something else meanwhile")
             return
         self._forget(asked)
+        self._obey(asked, line, now)
+        self._ask_parent()
+
+    def _obey(self, asked: Asked, line: Line, now: float) -> None:
         code = line.get("error")
         if isinstance(code, int):
             self._fail(asked, code, str(line.get("message", "")), now)
             return
         try:
-            self._begin(asked, self._source(asked.request, line), now)
+            self._begin(asked, self._source(asked.request, line), line, now)
         except UnsafePathError as error:
             self._counters["unsafe_paths"] += 1
             self._fail(asked, ERROR_ACCESS, f"{line.get('file')}: {error.strerror}", now)
@@ -238,19 +251,19 @@ class Worker:
         self._error(asked.peer, asked.local, code, reason, now)
         self._done(asked.number, why=reason, ok=False)
 
-    def _source(self, request: Request, line: Line) -> BytesSource | FileSource:
+    def _source(self, request: Request, line: Line) -> Source:
         data = line.get("data")
-        source: BytesSource | FileSource
         if isinstance(data, str):
-            source = BytesSource(binascii.a2b_base64(data))
+            source = Source(self._cache, data=binascii.a2b_base64(data))
         else:
-            source = FileSource(open_beneath(self._root(str(line.get("root"))), str(line.get("file"))))
+            fd = open_beneath(self._root(str(line.get("root"))), str(line.get("file")))
+            source = Source(self._cache, fd=fd)
         if request.mode == "octet":
             return source
         try:
             if source.size > MAX_NETASCII_BYTES:
                 raise ValueError(f"more than {MAX_NETASCII_BYTES} octets are not sent as netascii, use octet")
-            return BytesSource(netascii(bytes(source.block(0, source.size))))
+            return Source(self._cache, data=netascii(source.read()))
         finally:
             source.close()
 
@@ -265,27 +278,38 @@ class Worker:
         self._roots[path] = new
         return new
 
-    def _begin(self, asked: Asked, source: BytesSource | FileSource, now: float) -> None:
+    def _begin(self, asked: Asked, source: Source, line: Line, now: float) -> None:
         settings = self._settings
+
+        def limit(key: str, default: int) -> int:
+            value = line.get(key)
+            return min(value, default) if isinstance(value, int) and value > 0 else default
+
+        mtu = limit("max_block", settings.mtu_bytes - IP_UDP_TFTP_BYTES) + IP_UDP_TFTP_BYTES
+        sock = None
         try:
             sock = open_peer_socket(asked.local, asked.peer, settings.interface)
+            session = Session(
+                number=asked.number,
+                request=asked.request,
+                peer=asked.peer,
+                sock=sock,
+                source=source,
+                negotiated=agreed(asked.request, source.size, sock, mtu, limit("max_window", settings.max_window)),
+                now=now,
+                rollover=1 if line.get("rollover") == 1 else 0,
+            )
         except OSError:
             source.close()
+            if sock is not None:
+                sock.close()
             raise
-        session = Session(
-            number=asked.number,
-            request=asked.request,
-            peer=asked.peer,
-            sock=sock,
-            source=source,
-            negotiated=agreed(asked.request, source.size, sock, settings.mtu_bytes, settings.max_window),
-            now=now,
-        )
         self._sessions[sock.fileno()] = session
         self._by_peer[asked.peer] = session
         self._per_client[asked.peer[0]] += 1
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         session.start(now)
+        self._counters["begun"] += 1
         self._next_scan = min(self._next_scan, max(session.transfer.deadline, now + SCAN_S))
         if session.ended:
             self._end(session, now)
@@ -312,6 +336,7 @@ class Worker:
             begun=True,
         )
         session.close()
+        self._ask_parent()
 
     def _done(self, number: int, **details: object) -> None:
         self._link.send(done=number, **details, counters=dict(self._counters))
@@ -329,16 +354,8 @@ class Worker:
         times += [asked.at + ASK_TIMEOUT_S for asked in self._asked.values()]
         if self._sessions:
             times.append(now + MIN_RTO_S)  # an ACK may have brought a deadline nearer since
-        self._next_scan = max(min(times, default=float("inf")), now + SCAN_S)
-
-
-def _asked_address(ancillary: list[tuple[int, int, bytes]]) -> str | None:
-    """The local address that a request was sent to; None for broadcast and multicast."""
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(data) >= _PKTINFO_BYTES:
-            _, local, destination = struct.unpack_from("=I4s4s", data)
-            return socket.inet_ntoa(local) if local == destination else None
-    return None
+        step_s = MIN_GAP_S if any(session.transfer.pacing for session in self._sessions.values()) else SCAN_S
+        self._next_scan = max(min(times, default=float("inf")), now + step_s)
 
 
 def _first_line(link: ParentLink) -> Line | None:
@@ -356,6 +373,8 @@ def main() -> int:
     if first is None:
         return 0
     settings = WorkerSettings(first)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each transfer has a socket and a file
     try:
         worker = Worker(link, settings)
     except OSError as error:

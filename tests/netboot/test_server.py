@@ -16,6 +16,7 @@ from netboot.boot_secrets import Verdict
 from netboot.dhcp_packet import DhcpPacket, encode
 from netboot.errors import NetbootStartError
 from netboot.events import DhcpSeen, FileFailed, FileRefused, FileRequested, FileSent
+from netboot.http_tokens import url_prefix
 from netboot.profile import BootProfile
 from netboot.server import NetbootBoard, NetbootConfig, NetbootServer
 
@@ -54,6 +55,7 @@ class Bench:
             joining_profile=self.make_profile("joining"),
             dhcp_port=self.dhcp_port,
             tftp_port=0,
+            http_port=0,
         )
         boards = [
             NetbootBoard(name, (MACS[name].upper(),), IPv4Address(ADDRESSES[name]), self.profile) for name in MACS
@@ -214,7 +216,7 @@ async def test_the_secret_is_stored_before_it_leaves(bench):
     await bench.start()
     fetches = [asyncio.create_task(bench.get("b1", PXE["b1"])) for _ in range(3)]
     async with asyncio.timeout(10):
-        while not bench.server._saving.locked():  # noqa: ASYNC110
+        while not bench.server._secrets._saving.locked():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)
     assert not any(fetch.done() for fetch in fetches)
@@ -346,3 +348,45 @@ async def test_no_secret_in_logs(bench, caplog):
     assert not [event for event in bench.events if secret in repr(event)]
     for pid in (os.getpid(), bench.server.tftp_pid):
         assert secret.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+# --- HTTP: the same decisions ---
+
+
+async def curl(bench, who, path, *more):
+    """Status and body, from the address of `who`."""
+    process = await asyncio.create_subprocess_exec(
+        "curl", "-s", "--interface", ADDRESSES[who], "--path-as-is", "--max-time", "20", "-w", "%{http_code}", *more,
+        f"http://127.0.0.1:{bench.server.http_port}{path}",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    return int(output[-3:]), output[:-3]
+
+
+async def test_http_serves_what_tftp_serves(bench):
+    status, text = await curl(bench, "b1", f"/{PXE['b1']}")
+    assert (status, text) == (200, (await bench.get("b1", PXE["b1"]))[1])
+    secret = re.search(rb"boardhand\.secret=([0-9a-f]{64})", text)[1].decode()
+    assert await curl(bench, "b1", "/kernel") == (200, bench.profile.kernel.read_bytes())
+    await bench.seen(FileSent, board="b1", role="kernel", path="/kernel")
+    assert (await curl(bench, "b1", "/kernel", "-I"))[0] == 200
+    assert await curl(bench, "b1", f"{url_prefix(secret)}kernel") == (200, bench.profile.kernel.read_bytes())
+    status, _ = await curl(bench, "b2", f"{url_prefix(secret)}kernel")
+    assert status == 403
+    await bench.seen(FileRefused, board="b2", path="/kernel")
+    assert (await curl(bench, "b1", f"/{PXE['b2']}"))[0] == 403
+    assert (await curl(bench, "b1", "/nothing"))[0] == 404
+    stats = bench.server.stats()
+    assert (stats["http_files_sent"], stats["http_refused"], stats["http_missing"], stats["tftp_asked"]) == (3, 2, 1, 0)
+    bench.server.new_boot("b1")
+    assert (await curl(bench, "b1", f"{url_prefix(secret)}kernel"))[0] == 403
+
+
+async def test_http_knows_no_strangers(bench, caplog):
+    process = await asyncio.create_subprocess_exec(
+        "curl", "-s", "--interface", "127.0.5.5", f"http://127.0.0.1:{bench.server.http_port}/kernel",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert (await process.communicate())[0] == b"no board has this address\n"
+    assert "HTTP: refused '/kernel' to 127.0.5.5" in caplog.text

@@ -55,6 +55,22 @@ async def test_foreign_clients_get_every_octet(farm, tmp_path, size):
     assert farm.process.counters["resent_blocks"] <= 2
 
 
+@pytest.mark.parametrize("client", ["tftp-hpa", "curl", "atftp", "atftp windowed"])
+async def test_foreign_clients_get_files_beyond_65535_blocks(farm, tmp_path, client):
+    """Blocks of 512, so numbers start again at 0."""
+    data = random.Random(5).randbytes(512 * 66_000 + 7)
+    farm.add_file("f", data)
+    command = {
+        "tftp-hpa": ["tftp", "-m", "octet", "127.0.0.1", farm.port, "-c", "get", "f", "got"],
+        "curl": ["curl", "-sS", "-o", "got", f"tftp://127.0.0.1:{farm.port}/f"],
+        "atftp": ["atftp", "-g", "-r", "f", "-l", "got", "127.0.0.1", farm.port],
+        "atftp windowed": ["atftp", "--option", "windowsize 8", "-g", "-r", "f", "-l", "got", "127.0.0.1", farm.port],
+    }[client]
+    code, output = await run(*command, cwd=tmp_path)
+    assert code == 0, output
+    assert (tmp_path / "got").read_bytes() == data
+
+
 async def test_text_mode_of_tftp_hpa(farm, tmp_path):
     farm.add_file("f", b"one\ntwo\rthree\r\n" * 100)
     code, output = await run("tftp", "-m", "netascii", "127.0.0.1", farm.port, "-c", "get", "f", "got", cwd=tmp_path)

@@ -8,19 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netboot.tftp_packet import encode_ack, encode_error
-from netboot.tftp_transfer import (
+from netboot.tftp_timing import (
+    CLEAN_IN_A_ROW,
     GIVE_UP_S,
     GUARD_S,
     INITIAL_RTO_S,
+    LOSSES_IN_A_ROW,
+    MAX_GAP_S,
     MAX_GUARDED_RESENDS,
+    MIN_BURST,
     MIN_RTO_S,
     QUIET_END_S,
     RESENT_FACTOR,
     RESENT_GRACE,
-    Outcome,
-    Span,
-    Transfer,
 )
+from netboot.tftp_transfer import Outcome, Span, Transfer
 
 
 def transfer(size=5000, block_bytes=512, window=1, *, with_oack=False, now=0.0, **more):
@@ -263,7 +265,7 @@ class Client:
         return block
 
 
-def simulate(machine, rng, loss, copies, jitter_s):
+def simulate(machine, rng, loss, copies, jitter_s, *, lanes=True):
     """Run server and client over a bad network; returns the client and the time it took."""
     client, wire, counter, now = Client(machine), [], 0, 0.0
 
@@ -279,7 +281,26 @@ def simulate(machine, rng, loss, copies, jitter_s):
             for block in range(span.first, span.last + 1):
                 put("data", block, at)
 
-    emit(machine.start(0.0), 0.0)
+    def send(span, at):
+        emit(span, at)
+        if lanes and span is not None and machine.steady:
+            window, after = machine.window, span.last
+            lane = [Span(first, first + window - 1) for first in range(after + 1, after + 64, window)]
+            lane = [span for span in lane if span.last <= machine.total]
+            machine.open_lane(zip(lane, [encode_ack(machine.wire_number(s.last)) for s in lane], strict=True))
+
+    def acknowledged(block, at):
+        nonlocal strides
+        data = encode_ack(machine.wire_number(block))
+        span = machine.in_stride(data, at) if machine.outcome is None else None
+        if span is not None:
+            strides += 1
+            emit(span, at)
+        else:
+            send(machine.on_packet(data, at), at)
+
+    strides = 0
+    send(machine.start(0.0), 0.0)
     for _ in range(200_000):
         if machine.outcome is not None:
             break
@@ -289,7 +310,7 @@ def simulate(machine, rng, loss, copies, jitter_s):
         event = min(times)
         now = max(now, event[0])
         if event[2] == "server":
-            emit(machine.on_timer(now), now)
+            send(machine.on_timer(now), now)
             continue
         if event[2] == "client":
             client.deadline = now + client.patience_s
@@ -298,11 +319,12 @@ def simulate(machine, rng, loss, copies, jitter_s):
             continue
         wire.remove(event)
         if event[2] == "ack":
-            emit(machine.on_packet(encode_ack(machine.wire_number(event[3])), now), now)
+            acknowledged(event[3], now)
         else:
             answer = client.take(event[3], now)
             if answer is not None:
                 put("ack", answer, now)
+    client.strides = strides
     return client, now
 
 
@@ -311,14 +333,15 @@ def simulate(machine, rng, loss, copies, jitter_s):
     seed=st.integers(0, 2**32),
     window=st.sampled_from([1, 1, 2, 8, 16]),
     with_oack=st.booleans(),
-    loss=st.sampled_from([0.0, 0.01, 0.1, 0.25]),
+    loss=st.sampled_from([0.0, 0.01, 0.1, 0.3]),
+    lanes=st.booleans(),
     copies=st.sampled_from([0.0, 0.1, 0.5]),
     jitter_s=st.sampled_from([0.0, 0.001, 0.02]),
     size=st.integers(0, 40_000),
 )
-def test_any_network_delivers_the_file(seed, window, with_oack, loss, copies, jitter_s, size):
+def test_any_network_delivers_the_file(seed, window, with_oack, loss, lanes, copies, jitter_s, size):
     machine = transfer(size, window=window, with_oack=with_oack)
-    client, took_s = simulate(machine, random.Random(seed), loss, copies, jitter_s)
+    client, took_s = simulate(machine, random.Random(seed), loss, copies, jitter_s, lanes=lanes)
     assert machine.outcome is Outcome.COMPLETE
     if client.done:
         assert client.received == size
@@ -364,3 +387,59 @@ def test_without_loss_nothing_is_sent_twice():
         client, _ = simulate(machine, random.Random(2), 0.0, 0.0, 0.0)
         assert client.done
         assert machine.resent == 0
+        assert client.strides > 0.8 * 500 / window - 8  # most of it went by the fast lane
+
+
+def lose_windows(machine, count, at):
+    """So many windows in a row lose their second half."""
+    for _ in range(count):
+        at += 1.0
+        while machine.pacing:
+            machine.on_timer(machine.deadline)
+        at = max(at, machine.deadline - 0.01)
+        machine.on_packet(encode_ack(machine.wire_number(machine.base + machine.window // 2)), at)
+    return at
+
+
+def test_single_losses_do_not_slow_down():
+    machine = transfer(1468 * 2000, block_bytes=1468, window=16)
+    machine.start(0)
+    now = 0.0
+    for _ in range(20):
+        now = lose_windows(machine, LOSSES_IN_A_ROW - 1, now)
+        assert not machine.pacing
+        now += 1.0
+        span = machine.on_packet(encode_ack(machine.wire_number(machine.sent)), now)
+        assert span.last - span.first == 15
+
+
+def test_losses_in_a_row_make_bursts_and_their_end_makes_windows_whole():
+    machine = transfer(1468 * 4000, block_bytes=1468, window=16)
+    machine.start(0)
+    now = lose_windows(machine, LOSSES_IN_A_ROW, 0.0)
+    assert machine.pacing
+    first = machine.base + 1
+    assert machine.sent == first + 7
+    assert machine.deadline - now <= MAX_GAP_S
+    assert machine.on_timer(machine.deadline) == Span(first + 8, first + 15)
+    assert not machine.pacing
+    now = lose_windows(machine, 4 * LOSSES_IN_A_ROW, machine.deadline)
+    assert machine.sent == machine.base + MIN_BURST
+    for _ in range(4 * CLEAN_IN_A_ROW):
+        while machine.pacing:
+            now = machine.deadline
+            machine.on_timer(now)
+        now += 0.01
+        machine.on_packet(encode_ack(machine.wire_number(machine.sent)), now)
+    assert not machine.pacing
+    assert machine.sent - machine.base == 16
+
+
+def test_one_percent_of_loss_hardly_ever_makes_bursts():
+    slow = 0
+    for seed in range(20):
+        machine = transfer(1468 * 1000, block_bytes=1468, window=16, with_oack=True)
+        client, took_s = simulate(machine, random.Random(seed), 0.01, 0.0, 0.0)
+        assert client.done
+        slow += took_s > 1.5
+    assert slow <= 2

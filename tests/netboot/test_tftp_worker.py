@@ -342,7 +342,7 @@ async def test_a_file_that_is_replaced_is_sent_anew_and_one_that_shrinks_ends(fa
             if opcode == ERROR:
                 return text
 
-    assert b"shorter" in await call(talk)
+    assert b"changed" in await call(talk)
     new = tmp_path / "new"
     new.write_bytes(b"new")
     new.rename(path)

@@ -1,0 +1,173 @@
+"""Puts chosen boots into effect: fetches their files, serves them to the board they were chosen for, and gives the
+board its standing profile back."""
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from agent import netboot_bridge
+from agent.boot_choice import BootChoices, BootRequest
+from agent.requests import Answer, RequestError
+from agent.settings import AgentSettings
+from netboot.fetch_errors import (
+    FetchChecksumError,
+    FetchError,
+    FetchNoRoomError,
+    FetchTooLargeError,
+    FetchUnreachableError,
+    FetchUrlError,
+)
+from netboot.file_cache import FileCache
+from netboot.profile import BootProfile
+from netboot.server import NetbootServer
+from wire.phases import ErrorKind
+
+log = logging.getLogger(__name__)
+
+CACHE_LIMIT_BYTES = 4 << 30
+"""A hundred kernels with their initrds; the least used go first."""
+SaveChoices = Callable[[dict[str, object]], Awaitable[None]]
+
+
+class BootFilesDesk:
+    """The chosen boots of one agent, between `start` and `stop`."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        netboot: NetbootServer,
+        stored: dict[str, object] | None,
+        save: SaveChoices,
+    ) -> None:
+        """`stored` is what `save` was given before a restart."""
+        self._settings = settings
+        self._netboot = netboot
+        self._save = save
+        self._choices = BootChoices(stored)
+        self._standing = {board.board: board for board in netboot_bridge.boards(settings)}
+        self._profiles = {name: board.profile for name, board in self._standing.items()}
+        self._folder = settings.agent.state_dir / "boot"
+        self._cache = FileCache(settings.agent.state_dir / "boot-cache", CACHE_LIMIT_BYTES)
+        self._changing = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Take up what was chosen before a restart. A choice whose files are gone is dropped, and logged.
+
+        Raises:
+            OSError: the folders cannot be used.
+        """
+        await self._cache.start()
+        for board in self._choices.boards:
+            request = self._choices.get(board)
+            if request is None or board not in self._standing:
+                continue
+            try:
+                self._profiles[board] = await self._profile(request)
+            except (FetchError, RequestError, ValueError, OSError) as problem:
+                log.warning("board %s: the boot that was chosen for it is gone: %s", board, problem)
+                self._choices.choose(BootRequest(board=board))
+        self._serve()
+
+    async def stop(self) -> None:
+        """Fetch nothing more."""
+        await self._cache.stop()
+
+    async def choose(self, data: dict[str, object]) -> Answer:
+        """The handler of the request `boot`: answered when the files are here and the next boot will get them.
+
+        Raises:
+            RequestError: it cannot be booted; says which key or URL is at fault.
+        """
+        try:
+            request = BootRequest.model_validate(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise RequestError(ErrorKind.BAD_REQUEST, f"{key}: {first['msg']}".lstrip(": "), key or None) from None
+        if request.board not in self._standing:
+            raise RequestError(
+                ErrorKind.UNKNOWN_BOARD, f"board {request.board}: does not boot from this agent", "board"
+            )
+        async with self._changing:
+            try:
+                profile = await self._profile(request)
+            except FetchError as error:
+                raise RequestError(_kind(error), f"board {request.board}: {error}") from error
+            except (ValueError, OSError) as error:
+                raise RequestError(ErrorKind.CONFIGURATION, f"board {request.board}: {error}") from error
+            self._choices.choose(request)
+            self._profiles[request.board] = profile
+            await self._save(self._choices.state())
+            self._serve()
+        return {"board": request.board, "profile": profile.name, "chosen": request.chooses}
+
+    async def registered(self, board: str) -> None:
+        """The board has proved that it is up."""
+        if self._choices.registered(board):
+            await self._save(self._choices.state())
+
+    async def power_lost(self, board: str) -> None:
+        """The board lost its power: after a chosen boot that was up, its standing profile is back."""
+        async with self._changing:
+            if not self._choices.power_lost(board):
+                return
+            self._profiles[board] = self._standing[board].profile
+            self._serve()
+            self._cache.release(board)
+            await self._save(self._choices.state())
+            await asyncio.to_thread(shutil.rmtree, self._folder / board, ignore_errors=True)
+        log.info("board %s: back at its profile %s", board, self._profiles[board].name)
+
+    def _serve(self) -> None:
+        self._netboot.set_boards(
+            [replace(board, profile=self._profiles[name]) for name, board in self._standing.items()]
+        )
+
+    async def _profile(self, request: BootRequest) -> BootProfile:
+        standing = self._standing[request.board].profile
+        if not request.chooses:
+            self._cache.release(request.board)
+            return standing
+        if request.profile is not None:
+            table = self._settings.profiles.get(request.profile)
+            if table is None:
+                known = ", ".join(sorted(self._settings.profiles)) or "none"
+                message = f"board {request.board}: there is no profile {request.profile}; known are {known}"
+                raise RequestError(ErrorKind.NOT_FOUND, message, "profile")
+            return table.boot_profile(request.profile, dtb=self._settings.boards[request.board].dtb)
+        paths: dict[str, Path] = {}
+        for part, file in request.files.items():
+            kept = await self._cache.fetch(file.url, file.sha256, holder=request.board)
+            paths[part] = await asyncio.to_thread(_named, kept, self._folder / request.board / part / file.file_name)
+        return BootProfile(
+            name=f"{request.board}-chosen"[:63],
+            arch=request.arch or standing.arch,
+            kernel=paths["kernel"],
+            initrd=paths.get("initrd"),
+            dtb=paths.get("dtb") or standing.dtb,
+            cmdline=request.cmdline or standing.cmdline,
+            uboot_env=standing.uboot_env,
+            family=standing.family,
+        )
+
+
+def _named(kept: Path, wanted: Path) -> Path:
+    """The kept file under the name that the board asks for: U-Boot and the tree go by a file's ending."""
+    shutil.rmtree(wanted.parent, ignore_errors=True)
+    wanted.parent.mkdir(mode=0o700, parents=True)
+    os.link(kept, wanted)
+    return wanted.absolute()
+
+
+def _kind(error: FetchError) -> ErrorKind:
+    if isinstance(error, FetchUrlError | FetchChecksumError | FetchTooLargeError):
+        return ErrorKind.BAD_REQUEST
+    if isinstance(error, FetchUnreachableError):
+        return ErrorKind.UNREACHABLE
+    return ErrorKind.BUSY if isinstance(error, FetchNoRoomError) else ErrorKind.REFUSED

@@ -1,0 +1,142 @@
+"""Chosen boots put into effect: real downloads from a real HTTP server, and what the netboot server is told."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.boot_files_desk import BootFilesDesk
+from agent.requests import RequestError
+from agent.settings import load
+from wire.phases import ErrorKind
+
+
+class Netboot:
+    """Keeps what it was told to serve."""
+
+    def __init__(self):
+        self.served = {}
+
+    def set_boards(self, boards):
+        self.served = {board.board: board.profile for board in boards}
+
+
+@pytest.fixture
+def origin(tmp_path):
+    folder = tmp_path / "origin"
+    folder.mkdir()
+    (folder / "vmlinuz.gz").write_bytes(b"a kernel" * 1000)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    port = process.stdout.readline().split(" port ")[1].split()[0]
+    yield f"http://127.0.0.1:{port}"
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    for name in ("kernel", "other"):
+        (tmp_path / name).write_bytes(name.encode())
+    file = tmp_path / "agent.toml"
+    file.write_text(f"""
+[agent]
+name = "lab"
+state_dir = "{tmp_path}/state"
+[controllers.c]
+driver = "command"
+on = ["true"]
+off = ["true"]
+[netboot]
+interface = "eth9"
+address = "10.77.0.1/24"
+mqtt_for_boards = "10.77.0.1:1883"
+[profiles.standing]
+kernel = "{tmp_path}/kernel"
+cmdline = "console=ttyS0"
+[profiles.other]
+kernel = "{tmp_path}/other"
+[boards.pi]
+feed = ["c:1"]
+macs = ["52:54:00:00:00:01"]
+address = "10.77.0.11"
+profile = "standing"
+""")
+    return load(Path(file))
+
+
+@pytest.fixture
+async def desk(settings):
+    desks, saved = [], []
+
+    async def make(stored=None):
+        async def save(state):
+            saved.append(state)
+
+        made = BootFilesDesk(settings, Netboot(), stored, save)
+        desks.append(made)
+        await made.start()
+        return made
+
+    make.saved = saved
+    yield make
+    for made in desks:
+        await made.stop()
+
+
+def kernel(origin, **changes):
+    digest = hashlib.sha256(b"a kernel" * 1000).hexdigest()
+    return {"board": "pi", "kernel": {"url": f"{origin}/vmlinuz.gz", "sha256": digest, **changes}}
+
+
+async def test_a_chosen_kernel_is_fetched_served_once_and_gone_after_its_boot(desk, origin, tmp_path):
+    made = await desk()
+    assert made._netboot.served["pi"].name == "standing"
+    answer = await made.choose(kernel(origin))
+    assert answer == {"board": "pi", "profile": "pi-chosen", "chosen": True}
+    chosen = made._netboot.served["pi"]
+    assert chosen.kernel.read_bytes() == b"a kernel" * 1000
+    assert (chosen.kernel.name, chosen.compressed, chosen.cmdline) == ("vmlinuz.gz", True, "console=ttyS0")
+    await made.power_lost("pi")
+    assert made._netboot.served["pi"] is chosen, "it never came up: the cycle boots it again"
+    await made.registered("pi")
+    again = await desk(desk.saved[-1])
+    assert again._netboot.served["pi"].kernel.read_bytes() == b"a kernel" * 1000, "kept over a restart of the agent"
+    await again.power_lost("pi")
+    assert again._netboot.served["pi"].name == "standing"
+    assert not (tmp_path / "state" / "boot" / "pi").exists()
+    assert desk.saved[-1] == {}
+
+
+async def test_a_profile_by_name_and_back(desk):
+    made = await desk()
+    await made.choose({"board": "pi", "profile": "other"})
+    assert made._netboot.served["pi"].kernel.name == "other"
+    assert await made.choose({"board": "pi"}) == {"board": "pi", "profile": "standing", "chosen": False}
+    assert made._netboot.served["pi"].name == "standing"
+
+
+async def test_what_cannot_be_had_leaves_all_as_it_was(desk, origin):
+    made = await desk()
+    cases = [
+        (kernel(origin, sha256="00" * 32), ErrorKind.BAD_REQUEST, "vmlinuz.gz"),
+        (kernel(origin, url=f"{origin}/nothing"), ErrorKind.REFUSED, "nothing"),
+        (kernel(origin, url="http://127.0.0.1:9/k"), ErrorKind.UNREACHABLE, "127.0.0.1:9"),
+        (kernel(origin, url="file:///etc/passwd"), ErrorKind.BAD_REQUEST, "file"),
+        ({"board": "pi", "profile": "nobody"}, ErrorKind.NOT_FOUND, "known are other, standing"),
+        ({"board": "who", "profile": "other"}, ErrorKind.UNKNOWN_BOARD, "who"),
+        ({"board": "pi", "kernal": 1}, ErrorKind.BAD_REQUEST, "kernal"),
+    ]
+    for data, kind, text in cases:
+        with pytest.raises(RequestError) as caught:
+            await made.choose(data)
+        assert caught.value.info.kind is kind, data
+        assert text in caught.value.info.message
+    assert made._netboot.served["pi"].name == "standing"
+    assert desk.saved == []

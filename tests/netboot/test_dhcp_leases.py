@@ -1,0 +1,163 @@
+"""The pool: what is free, what survives a restart, and how a client may behave before it is not answered."""
+
+import json
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netboot.dhcp_leases import DECLINED_HOLD_S, OFFER_HOLD_S, LeasesStateError, LeaseTable
+from netboot.dhcp_rate import MAX_CLIENTS, ClientRates, Rate
+
+POOL = (IPv4Address("10.77.0.100"), IPv4Address("10.77.0.103"))
+A, B = "52:54:00:00:00:0a", "52:54:00:00:00:0b"
+FIRST = POOL[0]
+
+
+def stored(table, now, wall_s):
+    return json.loads(json.dumps(table.state(now, wall_s)))
+
+
+def test_leases_and_declined_addresses_survive_a_restart_offers_do_not():
+    table = LeaseTable(POOL, lease_s=600)
+    table.lease(FIRST, A, 600)
+    table.offer(FIRST + 1, B, 0)
+    table.lease(FIRST + 2, "c", 600)
+    assert table.decline(FIRST + 2, "c", 0)
+    # The new process has another monotonic clock, and 100 s of wall clock went by.
+    again = LeaseTable(POOL, state=stored(table, 0, 5000.0), now=7.0, wall_s=5100.0, lease_s=600)
+    assert again.holder(FIRST, 7 + 499) == A
+    assert again.holder(FIRST, 7 + 501) is None
+    assert again.held_by(A, 8) == FIRST
+    assert again.holder(FIRST + 1, 8) is None
+    assert again.choose("d", FIRST + 2, 8) != FIRST + 2
+    assert again.choose("d", FIRST + 2, 7 + DECLINED_HOLD_S - 99) == FIRST + 2
+
+
+def test_a_clock_that_was_set_back_makes_no_lease_for_ever():
+    table = LeaseTable(POOL, lease_s=600)
+    table.lease(FIRST, A, 600)
+    again = LeaseTable(POOL, state=stored(table, 0, 2e9), now=0, wall_s=0, lease_s=600)
+    assert again.holder(FIRST, 599) == A
+    assert again.holder(FIRST, 601) is None
+
+
+def test_what_the_settings_took_from_the_pool_is_not_restored():
+    table = LeaseTable(POOL, lease_s=600)
+    table.lease(FIRST, A, 600)
+    state = stored(table, 0, 0)
+    assert LeaseTable(POOL, [FIRST], state, lease_s=600).held_by(A, 1) is None
+    assert LeaseTable((FIRST + 1, FIRST + 2), state=state, lease_s=600).held_by(A, 1) is None
+    assert LeaseTable(None, state=state, lease_s=600).held_by(A, 1) is None
+
+
+def test_reserved_addresses_are_never_given():
+    table = LeaseTable(POOL, [FIRST, FIRST + 1, FIRST + 2])
+    assert {table.choose(mac, FIRST, 0) for mac in (A, B, "c", "d")} == {FIRST + 3}
+
+
+def test_the_revision_tells_when_to_store():
+    table = LeaseTable(POOL)
+    table.offer(FIRST, A, 0)
+    assert table.revision == 0
+    for number, change in enumerate(
+        (
+            lambda: table.lease(FIRST, A, 600),
+            lambda: table.release(FIRST, A),
+            lambda: table.in_use(FIRST, 0),
+        ),
+        1,
+    ):
+        change()
+        assert table.revision == number
+    table.in_use(FIRST, 1)  # known already
+    table.in_use(IPv4Address("10.77.0.9"), 1)  # not ours
+    assert table.revision == 3
+
+
+def test_an_offer_does_not_shorten_a_lease():
+    table = LeaseTable(POOL)
+    table.lease(FIRST, A, 600)
+    table.offer(FIRST, A, 10)
+    assert table.holder(FIRST, 599) == A
+    table.offer(FIRST, A, 590)  # and makes its end later, where it would come before the REQUEST
+    assert table.holder(FIRST, 590 + OFFER_HOLD_S - 1) == A
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"version": 2, "leases": []},
+        {"version": 1, "leases": {}},
+        {"version": 1, "leases": ["x"]},
+        {"version": 1, "leases": [{"address": "10.77.0.100", "mac": 7, "until": 1}]},
+        {"version": 1, "leases": [{"address": "10.77.0.100", "mac": A, "until": True}]},
+        {"version": 1, "leases": [{"address": "nowhere", "mac": A, "until": 1}]},
+        {"version": 1, "leases": [{"address": None, "mac": A, "until": 1}]},
+        {"version": 1, "leases": [{"address": "10.77.0.100", "mac": A}]},
+    ],
+)
+def test_a_broken_state_is_named(state):
+    with pytest.raises(LeasesStateError, match="DHCP lease"):
+        LeaseTable(POOL, state=state)
+
+
+actions = st.tuples(
+    st.sampled_from(["offer", "lease", "release", "decline", "in_use", "forget", "restart"]),
+    st.integers(0, 5),
+    st.integers(-1, 4),
+    st.floats(0, 400),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(actions, max_size=40))
+def test_one_address_for_each_client_and_one_client_for_each_address(walk):
+    table, now = LeaseTable(POOL, [FIRST + 3], lease_s=600), 0.0
+    for action, who, offset, wait in walk:
+        now += wait
+        mac, address = f"mac{who}", FIRST + offset
+        if action in {"offer", "lease"}:
+            chosen = table.choose(mac, address, now)
+            if chosen is None:
+                continue
+            assert table.holder(chosen, now) in {None, mac}
+            getattr(table, action)(chosen, mac, now if action == "offer" else now + 600)
+        elif action == "decline":
+            table.decline(address, mac, now)
+        elif action == "restart":
+            table = LeaseTable(POOL, [FIRST + 3], stored(table, now, 1e9), now=now, wall_s=1e9, lease_s=600)
+        elif action == "in_use":
+            table.in_use(address, now)
+        elif action == "release":
+            table.release(address, mac)
+        else:
+            table.forget(mac)
+        held = {f"mac{n}": table.held_by(f"mac{n}", now) for n in range(6)}
+        taken = [address for address in held.values() if address is not None]
+        assert len(set(taken)) == len(taken)
+        assert all(table.holder(address, now) == mac for mac, address in held.items() if address is not None)
+        assert FIRST + 3 not in taken
+
+
+def test_a_client_in_a_loop_is_told_once_and_rests():
+    rates = ClientRates(Rate(3, 1), Rate(100, 100))
+    verdicts = [rates.admit(A, 0.0, known=True) for _ in range(6)]
+    assert [verdict.allowed for verdict in verdicts] == [True] * 3 + [False] * 3
+    assert [verdict.newly_refused for verdict in verdicts[3:]] == [A, None, None]
+    assert rates.admit(B, 0.0, known=True).allowed  # nobody else suffers
+    assert rates.admit(A, 1.5, known=True).allowed
+    assert rates.admit(A, 1.5, known=True).newly_refused is None  # no rest yet
+    for _ in range(3):
+        assert rates.admit(A, 100.0, known=True).allowed
+    assert rates.admit(A, 100.0, known=True).newly_refused == A
+
+
+def test_a_flood_of_strangers_leaves_the_boards_served():
+    rates = ClientRates(Rate(20, 2), Rate(10, 1))
+    flood = [rates.admit(f"stranger{n}", 0.0, known=False) for n in range(MAX_CLIENTS + 100)]
+    assert sum(verdict.allowed for verdict in flood) == 10
+    assert [verdict.newly_refused for verdict in flood if verdict.newly_refused is not None] == [""]
+    assert len(rates._clients) == MAX_CLIENTS
+    assert rates.admit(A, 0.0, known=True).allowed
