@@ -35,6 +35,9 @@ def config(settings: AgentSettings) -> NetbootConfig | None:
         joining_profile=None if joining is None else joining.boot_profile(table.joining_profile or ""),
         dhcp_port=table.dhcp_port,
         tftp_port=table.tftp_port,
+        tftp_window=table.tftp_window,
+        tftp_workers=table.tftp_workers,
+        tftp_cache_mib=table.tftp_cache_mib,
         http_port=table.http_port or None,
         lease_s=table.lease_s,
         staged=None

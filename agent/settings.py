@@ -117,6 +117,12 @@ class NetbootTable(Table):
     """First and last address for unknown boards while joining is open."""
     dhcp_port: int = Field(default=67, ge=1, le=65535)
     tftp_port: int = Field(default=69, ge=1, le=65535)
+    tftp_window: int = Field(default=16, ge=1, le=64)
+    """Blocks that a board may ask for per acknowledgement; more than 16 overflows small queues."""
+    tftp_workers: int | None = Field(default=None, ge=1, le=16)
+    """Processes that send files. None: one for two cores, at most four."""
+    tftp_cache_mib: int = Field(default=128, ge=1, le=65536)
+    """Ready packets that each of them keeps, in MiB."""
     http_port: int = Field(default=8069, ge=0, le=65535)
     """0: no HTTP boot."""
     lease_s: int = Field(default=600, ge=60)

@@ -42,6 +42,8 @@ LEFT_OUT_OF_KERNELS = re.compile(
 )
 KERNEL_LAYOUT = "2"
 """Rises when what is kept of a kernel changes, so that an older cache is made anew."""
+GRUB_PACKAGES = {"arm64": "grub-efi-arm64-signed", "amd64": "grub-efi-amd64-signed"}
+NETBOOT_GRUB = re.compile(r"lib/grub/[^/]+-efi-signed/grubnet[a-z0-9]+\.efi\.signed")
 PYTHON_PACKAGES = ("python3-minimal", "libpython3-stdlib")
 NOT_FOR_PYTHON = re.compile(r"^(dpkg|debconf|media-types|mime-support|tar|python3-distutils|libdb|libncurses|readline)")
 
@@ -359,3 +361,31 @@ def _make_python(arch: str, into: Path, folder: Path, progress: Progress) -> Non
     shutil.rmtree(folder / "deb")
     if not (folder / "bin/python3").exists():
         raise PackageError(f"{', '.join(PYTHON_PACKAGES)} for {arch} hold no usr/bin/python3")
+
+
+def fetch_grub(arch: str, into: Path, progress: Progress = say_nothing) -> Path:
+    """GRUB for UEFI that boots from the network, one signed file. It looks for `grub/grub.cfg` where it came from.
+
+    Raises:
+        PackageError: it cannot be had.
+    """
+    package = GRUB_PACKAGES.get(arch)
+    if package is None:
+        raise PackageError(f"no package with GRUB for UEFI is known for {arch}; known: {', '.join(GRUB_PACKAGES)}")
+    with _alone(into, f"grub-{arch}") as folder:
+        if not (folder / "grubnet.efi").is_file():
+            _renew(folder, lambda fresh: _make_grub(AptView(arch, into / f"apt-{arch}", progress), package, fresh))
+    return folder / "grubnet.efi"
+
+
+def _make_grub(apt: AptView, package: str, folder: Path) -> None:
+    apt.update()
+    if apt.fields(package) is None:
+        raise apt._missing(package)  # noqa: SLF001  # the same module
+    for deb in apt.download([package], folder / "deb"):
+        _unpack(deb, folder, lambda path: NETBOOT_GRUB.fullmatch(path) is not None)
+    shutil.rmtree(folder / "deb")
+    found = sorted((folder / "lib").rglob("grubnet*"))
+    if not found:
+        raise PackageError(f"{package} holds no lib/grub/*-efi-signed/grubnet*.efi.signed")
+    found[0].rename(folder / "grubnet.efi")

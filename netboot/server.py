@@ -16,7 +16,8 @@ from netboot.file_desk import FileDesk
 from netboot.http_boot import HttpBoot
 from netboot.secret_keeper import SaveSecrets, SecretKeeper
 from netboot.server_settings import NetbootBoard, NetbootConfig
-from netboot.tftp_process import TftpProcess, WorkerConfig
+from netboot.tftp_process import WorkerConfig
+from netboot.tftp_workers import TftpWorkers
 from wire.names import normal_mac
 
 __all__ = ["NetbootBoard", "NetbootConfig", "NetbootServer", "SaveSecrets"]
@@ -62,8 +63,15 @@ class NetbootServer:
             clock=clock,
             port=config.dhcp_port,
         )
-        self._tftp = TftpProcess(
-            WorkerConfig(address=str(config.server_address), port=config.tftp_port, interface=config.interface),
+        self._tftp = TftpWorkers(
+            WorkerConfig(
+                address=str(config.server_address),
+                port=config.tftp_port,
+                interface=config.interface,
+                max_window=config.tftp_window,
+                workers=config.tftp_workers,
+                cache_bytes=config.tftp_cache_mib << 20,
+            ),
             answer=self._files.decide,
             on_done=self._files.done,
             on_refusal=self._files.worker_refused,

@@ -47,6 +47,9 @@ class NetbootConfig:
     joining_profile: BootProfile | None
     dhcp_port: int = 67
     tftp_port: int = 69
+    tftp_window: int = 16
+    tftp_workers: int | None = None
+    tftp_cache_mib: int = 128
     http_port: int | None = None
     lease_s: int = 600
     router: IPv4Address | None = None

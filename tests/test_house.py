@@ -164,7 +164,9 @@ def foreign_imports(folders: list[str]) -> dict[str, str]:
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules = [node.module or ""]
-            for top in {module.partition(".")[0] for module in modules} - {*ROOMS, "tests"} - sys.stdlib_module_names:
+            for top in (
+                {module.partition(".")[0] for module in modules} - {*ROOMS, "tests", "bench"} - sys.stdlib_module_names
+            ):
                 name = COMES_WITH.get(top) or distributions.get(top, [top])[0]
                 found[plain_name(name)] = named(path)
     return found

@@ -2,12 +2,17 @@
 
 `python -m virtual_lab.frame_pump 5:6 7:8` joins the inherited descriptors in pairs until its standard input ends.
 It is a process of its own, so that no event loop of ours stands between a board and its network.
+
+`--loss 30` makes it a bad cable, which loses 30 of 100 frames in each direction; `--seed` chooses which.
 """
 
+import argparse
 import errno
+import random
 import selectors
 import socket
 import sys
+from collections.abc import Callable
 
 from virtual_lab.network import MAX_FRAME_BYTES
 
@@ -19,8 +24,14 @@ _BURST = 64
 _LOST = {errno.EAGAIN, errno.ENOBUFS, errno.ENETDOWN, errno.ECONNREFUSED, errno.EMSGSIZE, errno.ENOTCONN, errno.EPIPE}
 
 
-def carry(source: socket.socket, target: socket.socket) -> int:
-    """Pass on what waits in `source`, at most a burst. Returns how many frames were read."""
+def never() -> bool:
+    """A cable that loses nothing."""
+    return False
+
+
+def carry(source: socket.socket, target: socket.socket, lost: Callable[[], bool] = never) -> int:
+    """Pass on what waits in `source`, at most a burst, but for the frames for which `lost()`. Returns how many frames
+    were read."""
     for count in range(_BURST):
         try:
             frame = source.recv(_READ_BYTES)
@@ -28,6 +39,8 @@ def carry(source: socket.socket, target: socket.socket) -> int:
             if error.errno in _LOST:
                 return count
             raise
+        if lost():
+            continue
         try:
             target.send(frame)
         except OSError as error:
@@ -36,7 +49,9 @@ def carry(source: socket.socket, target: socket.socket) -> int:
     return _BURST
 
 
-def run(pairs: list[tuple[socket.socket, socket.socket]], stop: socket.socket | int) -> None:
+def run(
+    pairs: list[tuple[socket.socket, socket.socket]], stop: socket.socket | int, lost: Callable[[], bool] = never
+) -> None:
     """Join each pair in both directions until `stop` becomes readable (its other end was closed)."""
     with selectors.DefaultSelector() as selector:
         selector.register(stop, selectors.EVENT_READ, None)
@@ -48,16 +63,24 @@ def run(pairs: list[tuple[socket.socket, socket.socket]], stop: socket.socket | 
             for key, _ in selector.select():
                 if key.data is None:
                     return
-                carry(*key.data)
+                source, target = key.data
+                carry(source, target, lost)
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point; the arguments are `descriptor:descriptor` pairs."""
+    """Entry point; the arguments are `descriptor:descriptor` pairs, after the loss if there is any."""
+    parser = argparse.ArgumentParser(prog="frame_pump")
+    parser.add_argument("--loss", type=float, default=0.0, help="percent of the frames in each direction")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("pairs", nargs="+")
+    options = parser.parse_args(arguments)
     pairs = []
-    for argument in arguments:
-        one, _, other = argument.partition(":")
+    for pair in options.pairs:
+        one, _, other = pair.partition(":")
         pairs.append((socket.socket(fileno=int(one)), socket.socket(fileno=int(other))))
-    run(pairs, sys.stdin.fileno())
+    chance = random.Random(options.seed)
+    share = options.loss / 100
+    run(pairs, sys.stdin.fileno(), (lambda: chance.random() < share) if share else never)
     return 0
 
 

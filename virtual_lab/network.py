@@ -67,10 +67,14 @@ class CableKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CableEnd:
-    """The board at the end of a cable. `address` is None for a board whose address nobody knows yet."""
+    """The board at the end of a cable. `address` is None for a board whose address nobody knows yet.
+
+    `filtered`: only its own frames reach it (`frame_filter`). Without, all do, multicast too.
+    """
 
     mac: str
     address: str | None = None
+    filtered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,8 @@ def lay_cables(ends: Sequence[CableEnd], kind: CableKind) -> list[Cable]:
 
 def _tap_cable(interface: str, end: CableEnd) -> Cable:
     descriptor = _open_tap(interface)
-    attach_to_tap(descriptor, end.mac, end.address)
+    if end.filtered:
+        attach_to_tap(descriptor, end.mac, end.address)
     join_bridge(interface)
     return Cable(CableKind.TAP, interface, descriptor)
 
@@ -176,7 +181,8 @@ def _veth_cable(interface: str, end: CableEnd, far_network: int) -> Cable:
         raw = open_packet_socket(far_end)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             set_link(control, far_end, up=True)
-    attach_to_socket(raw, end.mac, end.address)
+    if end.filtered:
+        attach_to_socket(raw, end.mac, end.address)
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     for side in (near, far):
         side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CABLE_BUFFER_BYTES)

@@ -1,95 +1,15 @@
 """The history of boots and its diagnosis: every place a boot can stop at, and the core under anything at all."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from netboot.boot_diagnosis import Diagnosis, Place, diagnose
+from netboot.boot_diagnosis import Diagnosis, Place
 from netboot.boot_families import family_of
-from netboot.boot_history import BOOTS_KEPT, STRANGERS_KEPT, BootHistory
-from netboot.boot_record import MAX_MISSING, MAX_REQUESTS, MAX_TEXT, Boot, Cause, Mark, Outcome, kept, phases
-from netboot.events import DhcpSeen, FileFailed, FilePart, FileRefused, FileRequested, FileSent, Role
-
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-MAC, ADDRESS = "52:54:00:77:00:01", "10.77.0.11"
-UBOOT = "U-Boot.armv8"
-
-
-class Story:
-    """A board, told second by second."""
-
-    def __init__(self, history: BootHistory | None = None, board: str = "pi") -> None:
-        self.history = history or BootHistory()
-        self.board = board
-        self.now = NOON
-        self.number = 0
-
-    def later(self, seconds: float) -> "Story":
-        self.now += timedelta(seconds=seconds)
-        return self
-
-    def power(self, on: bool) -> "Story":
-        self.history.power(self.board, on=on, at=self.now)
-        return self
-
-    def cycle(self) -> "Story":
-        return self.power(False).later(1).power(True)
-
-    def dhcp(self, kind: str, answer: str = "", vendor: str = UBOOT, mac: str = MAC) -> "Story":
-        board = self.board if mac == MAC else None
-        self.history.event(DhcpSeen(mac, board, ADDRESS if answer else None, vendor, kind, answer), self.now)
-        return self
-
-    def lease(self, vendor: str = UBOOT) -> "Story":
-        return self.dhcp("DISCOVER", "OFFER", vendor).dhcp("REQUEST", "ACK", vendor)
-
-    def ask(self, path: str, role: Role = "other") -> "Story":
-        self.number += 1
-        self.history.event(FileRequested(self.board, ADDRESS, path, role, number=self.number), self.now)
-        return self
-
-    def fetch(
-        self, path: str, role: Role = "other", size: int = 1000, seconds: float = 0.5, resent: int = 0
-    ) -> "Story":
-        self.ask(path, role).later(seconds)
-        sent = FileSent(self.board, ADDRESS, path, role, size, seconds, resent, number=self.number)
-        self.history.event(sent, self.now)
-        return self
-
-    def miss(self, *paths: str) -> "Story":
-        for path in paths:
-            refused = FileRefused(ADDRESS, path, "no such file for this board", self.board, missing=True)
-            self.history.event(refused, self.now)
-        return self
-
-    def fail(self, path: str, reason: str, role: Role = "kernel") -> "Story":
-        self.history.event(
-            FileFailed(self.board, ADDRESS, path, role, reason, 1000, 1.0, 3, number=self.number), self.now
-        )
-        return self
-
-    def refuse(self, path: str, reason: str, number: int = 0) -> "Story":
-        self.history.event(FileRefused(ADDRESS, path, reason, self.board, number=number), self.now)
-        return self
-
-    def booted(self) -> "Story":
-        """From power to a registered board, 12 s."""
-        self.cycle().later(2).lease().later(1).fetch("boot.scr.uimg", "config", 312)
-        return self.fetch("kernel.gz", "kernel", 9_000_000, 1.5).later(7).boot_id("one")
-
-    def boot_id(self, boot_id: str) -> "Story":
-        self.history.registered(self.board, boot_id, self.now)
-        return self
-
-    @property
-    def boots(self) -> list[Boot]:
-        return self.history.boots(self.board)
-
-    def place(self, **more: Any) -> Diagnosis:
-        return diagnose(self.boots[0], self.now, strangers=self.history.strangers(), **more)
+from netboot.boot_history import STRANGERS_KEPT
+from netboot.boot_record import MAX_TEXT, Cause, Mark, Outcome, kept, phases
+from netboot.events import FileFailed, FilePart, FileRefused
+from tests.netboot.boot_story import ADDRESS, Story
 
 
 def test_a_boot_that_ends_well_is_told_request_by_request_and_measured() -> None:
@@ -401,89 +321,3 @@ def test_strangers_are_kept_and_the_oldest_forgotten() -> None:
 def test_foreign_text_is_kept_printable_and_short() -> None:
     assert kept("a\x1b[2J\nß") == "a\\x1b[2J\\n\\xdf"
     assert len(kept("ß" * 500)) == MAX_TEXT
-
-
-# --- anything at all -------------------------------------------------------------------------------------------
-
-NAMES = st.sampled_from(["boot.scr.uimg", "kernel", "initrd", "x\n\x1b", "ü" * 300])
-STEPS = st.one_of(
-    st.tuples(st.just("power"), st.booleans()),
-    st.tuples(st.just("cycled"), st.floats(0, 50)),
-    st.tuples(st.just("dhcp"), st.sampled_from(["DISCOVER", "REQUEST", "", "INFORM"]),
-              st.sampled_from(["", "OFFER", "ACK", "NAK"]), st.sampled_from(["", UBOOT, "udhcp"]), st.booleans()),
-    st.tuples(st.just("ask"), NAMES, st.sampled_from(["config", "kernel", "other"]), st.integers(0, 3)),
-    st.tuples(st.just("sent"), NAMES, st.sampled_from(["config", "kernel", "other"]), st.integers(0, 3)),
-    st.tuples(st.just("failed"), NAMES, st.sampled_from(["config", "kernel", "other"]), st.integers(0, 3)),
-    st.tuples(st.just("refused"), NAMES, st.booleans(), st.booleans(), st.integers(0, 3)),
-    st.tuples(st.just("registered"), st.sampled_from(["one", "two"])),
-    st.tuples(st.just("wait"), st.floats(-100, 1000)),
-)  # fmt: skip
-
-
-def take(history: BootHistory, step: tuple[Any, ...], now: datetime) -> None:
-    match step:
-        case ("power", on):
-            history.power("pi", on=on, at=now)
-        case ("cycled", ago_s):
-            history.cycled("pi", since=now - timedelta(seconds=ago_s), at=now)
-        case ("dhcp", kind, answer, vendor, known):
-            history.event(DhcpSeen(MAC, "pi" if known else None, ADDRESS, vendor, kind, answer), now)
-        case ("ask", path, role, number):
-            history.event(FileRequested("pi", ADDRESS, path, role, number=number), now)
-        case ("sent", path, role, number):
-            history.event(FileSent("pi", ADDRESS, path, role, 10, 0.1, 2, number=number), now)
-        case ("failed", path, role, number):
-            history.event(FileFailed("pi", ADDRESS, path, role, "why", number=number), now)
-        case ("refused", path, missing, known, number):
-            refused = FileRefused(ADDRESS, path, "no", "pi" if known else None, missing=missing, number=number)
-            history.event(refused, now)
-        case ("registered", boot_id):
-            history.registered("pi", boot_id, now)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(STEPS, max_size=80))
-def test_whatever_is_heard_is_bounded_ordered_and_placed(steps: list[tuple[Any, ...]]) -> None:
-    history, now, newest = BootHistory(), NOON, 0
-    stored: dict[int, Boot] = {}
-    for step in steps:
-        if step[0] == "wait":
-            now += timedelta(seconds=step[1])
-        before = history.boots("pi")
-        take(history, step, now)
-        for boot in history.take_changed(100):
-            stored[boot.number] = boot
-        boots = history.boots("pi")
-        assert len(boots) <= BOOTS_KEPT
-        numbers = [boot.number for boot in boots]
-        if numbers:
-            assert numbers == list(range(numbers[0], numbers[0] - len(numbers), -1))
-            assert numbers[0] >= newest
-            newest = numbers[0]
-        assert len(boots) >= min(len(before), BOOTS_KEPT), "no boot is lost but the oldest"
-        assert all(boot.ended is not None for boot in boots[1:])
-    assert {boot.number for boot in history.boots("pi")} <= stored.keys(), "each was told to be stored"
-    for boot in history.boots("pi"):
-        times = [request.at for request in boot.requests]
-        assert times == sorted(times)
-        assert boot.began <= min(times, default=boot.began)
-        assert len(boot.requests) <= MAX_REQUESTS
-        assert all(len(r.name) <= MAX_TEXT and r.name.isprintable() for r in boot.requests)
-        assert all(seconds >= 0 for _, seconds in phases(boot))
-        assert diagnose(boot, now, strangers=history.strangers()).what
-        if boot.ended is not None:
-            assert all(request.outcome is not Outcome.UNDER_WAY for request in boot.requests)
-
-
-@given(st.integers(0, 2 * MAX_REQUESTS), st.integers(0, 2 * MAX_MISSING))
-def test_a_board_in_a_circle_fills_nothing(circles: int, names: int) -> None:
-    story = Story().cycle()
-    for number in range(circles):
-        story.miss(f"a{number % 2}")
-    for number in range(names):
-        story.miss(f"name-{number}")
-    (boot,) = story.boots
-    listed = sum(request.times for request in boot.requests)
-    assert listed + boot.not_listed == circles + names
-    assert len(boot.requests) <= MAX_REQUESTS
-    assert len(boot.missing) <= MAX_MISSING

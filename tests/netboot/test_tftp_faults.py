@@ -287,3 +287,31 @@ def test_without_udp_segment_windows_leave_packet_by_packet(segments):
         assert bytes(received) == data
         assert (session._at_once > 1) is segments
         session._source.close()
+
+
+def test_a_client_that_answers_at_once_does_not_keep_others_waiting():
+    """One packet a turn, also when more wait already."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        client.bind(("127.0.0.1", 0))
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(client.getsockname())
+        client.connect(sock.getsockname())
+        session = Session(
+            number=1,
+            request=Request(READ, "f", "octet"),
+            peer=client.getsockname(),
+            sock=sock,
+            source=Source(PacketCache(1 << 20), data=bytes(100_000)),
+            negotiated=Negotiated(512, 1, None, ()),
+            now=0.0,
+        )
+        session.start(0.0)
+        for number in range(1, 41):
+            client.send(b"\0\4" + number.to_bytes(2, "big"))
+        for number in range(1, 41):
+            session.readable(number * 0.001)
+            assert session.transfer.awaited == b"\0\4" + (number + 1).to_bytes(2, "big")
+        session._source.close()
