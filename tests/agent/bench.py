@@ -73,6 +73,17 @@ class Listener:
             if isinstance(message["payload"], dict) and wanted(message):
                 return message
 
+    def wait_all(self, *wanted, deadline_s: float = DEADLINE_S) -> list[dict]:
+        """One message for each of `wanted`, in whatever order they come; in the order of `wanted`."""
+        found: list[dict | None] = [None] * len(wanted)
+        while None in found:
+            left = [number for number, message in enumerate(found) if message is None]
+            message = self.wait(lambda m, left=left: any(wanted[number](m) for number in left), deadline_s)
+            for number in left:
+                if wanted[number](message):
+                    found[number] = message
+        return found
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()

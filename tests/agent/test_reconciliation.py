@@ -108,28 +108,18 @@ def read_on(board: str):
     return wanted
 
 
-def wait_all(heard, *wanted) -> list[dict]:
-    """One message for each of `wanted`, in whatever order they come."""
-    left, found = list(wanted), []
-    while left:
-        message = heard.wait(lambda m, left=left: any(one(m) for one in left))
-        found.append(message)
-        left = [one for one in left if not one(message)]
-    return found
-
-
 def test_a_hand_at_the_button_is_adopted_or_undone(bench: Bench, pdu: Pdu) -> None:
     heard = ready(bench)
     pdu.tell(do="press", outlet="1", on=False)
-    wait_all(heard, unexpected("adopts", "adopted"), state("adopts", power="off", target="off", phase="off"))
+    heard.wait_all(unexpected("adopts", "adopted"), state("adopts", power="off", target="off", phase="off"))
     assert pdu.tell(do="state")["on"]["1"] is False, "adopting switches nothing"
     for _ in range(2):
         pdu.tell(do="press", outlet="2", on=False)
         # States that follow each other quickly are told as the last of them; events are all told.
-        wait_all(heard, unexpected("enforces", "enforced"), read_on("enforces"))
+        heard.wait_all(unexpected("enforces", "enforced"), read_on("enforces"))
         assert pdu.tell(do="state")["on"]["2"] is True
     pdu.tell(do="press", outlet="2", on=False)
-    wait_all(heard, unexpected("enforces", "given-up"), state("enforces", power="off", target="off", phase="fault"))
+    heard.wait_all(unexpected("enforces", "given-up"), state("enforces", power="off", target="off", phase="fault"))
     fault = [m for m in heard.history if state("enforces", phase="fault")(m)][-1]
     assert "3 times" in fault["payload"]["reason"]
     assert pdu.tell(do="state")["on"]["2"] is False, "whoever insists has a reason"
@@ -139,12 +129,11 @@ def test_a_silent_pdu_puts_its_boards_aside_and_they_come_back(bench: Bench, pdu
     heard = ready(bench)
     pdu.tell(do="deaf", value=True)
     raised = "boardhand/board/adopts/alert/unreadable"
-    wait_all(heard, lambda m: m["topic"] == raised, state("adopts", power="unknown", phase="fault"))
+    heard.wait_all(lambda m: m["topic"] == raised, state("adopts", power="unknown", phase="fault"))
     alert = [m for m in heard.history if m["topic"] == raised][-1]
     assert "rack" in alert["payload"]["what"]
     pdu.tell(do="deaf", value=False)
-    wait_all(
-        heard,
+    heard.wait_all(
         state("adopts", power="on", target="on", phase="starting"),
         lambda m: m["topic"] == "boardhand/event/adopts" and m["payload"]["details"].get("cleared"),
     )

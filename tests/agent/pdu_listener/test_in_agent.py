@@ -58,9 +58,11 @@ def get(bench, path):
 def test_a_switch_is_a_command_like_any_other(bench):
     heard = bench.ready()
     assert get(bench, "/power/control/on?hostname=rack&port=pi") == (200, "OK - accepted request\n")
-    state = heard.wait(lambda m: m["topic"] == "boardhand/board/pi/state" and m["payload"]["power"] == "on")
+    state, _ = heard.wait_all(
+        lambda m: m["topic"] == "boardhand/board/pi/state" and m["payload"]["power"] == "on",
+        lambda m: m["topic"] == "boardhand/event/pi" and m["payload"]["type"] == "power",
+    )
     assert (state["payload"]["target"], state["payload"]["phase"]) == ("on", "starting")
-    heard.wait(lambda m: m["topic"] == "boardhand/event/pi" and m["payload"]["type"] == "power")
     with socket.create_connection(heard_at(bench, "tcp"), timeout=DEADLINE_S) as line:
         line.sendall(b"rack pi state\n")
         assert line.recv(100) == b"on\n"
