@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 from typing import TYPE_CHECKING
 
-from agent.state_folder import AgentError
+from agent.errors import AgentError
 
 if TYPE_CHECKING:
     from agent.daemon import Agent

@@ -5,7 +5,6 @@ Order of work for whatever happens: the shelf decides, the effects are stored in
 
 import asyncio
 import contextlib
-import functools
 import logging
 import sqlite3
 import time
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from agent import board_info, metering, netboot_bridge, own_info
 from agent.board_names import BoardNames
-from agent.boot_files_desk import BootFilesDesk
 from agent.boot_records import BootRecorder
 from agent.commands import CommandDesk
 from agent.energy_recorder import EnergyRecorder
+from agent.errors import AgentError
 from agent.inbox import Inbox
 from agent.memory import MIGRATIONS, Memory
+from agent.netboot_desk import NetbootDesk
 from agent.outbox import Outbox
 from agent.power.clock import kernel_boot_id
 from agent.power.driver_factory import DriverFactory
@@ -30,12 +30,11 @@ from agent.power.journal import Journal
 from agent.power.service import FindingKind, Listeners, PowerService
 from agent.settings import AgentSettings
 from agent.shelf import BoardPlan, Effects, Moment, Shelf
-from agent.state_folder import AgentError, hold
 from agent.voice import Voice
 from daemon.mqtt_link import Message, MqttLink, Will
+from daemon.state_folder import held
 from daemon.store import Store
 from netboot.events import NetbootEvent
-from netboot.server import NetbootServer
 from wire.payloads import AgentState, ErrorInfo, Registration, encode
 from wire.phases import Phase, Power, Presence
 from wire.topics import Topics
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SECRETS_FACT, CHOICES_FACT = "boot_secrets", "boot_choices"
 STOP_GRACE_S = 12.0
 """A cycle that is cut short leaves a board off until somebody looks; `boardhand up` and systemd give us longer."""
 LAST_WORDS_S = 2.0
@@ -75,11 +73,10 @@ class Agent:
         self._passing: set[asyncio.Task[None]] = set()
         self._applied: asyncio.Queue[tuple[Effects, asyncio.Future[None] | None]] = asyncio.Queue()
         self._deadlines_changed = asyncio.Event()
-        self.netboot: NetbootServer | None = None
-        self.boot_files: BootFilesDesk | None = None
         self.pdu_listener: PduListener | None = None
         self.energy: EnergyRecorder | None = None
         self.names = BoardNames(self)
+        self.netboot = NetbootDesk(settings, self._netboot_event)
         self.session = 0
         self.stopping = False
         self._restored = False
@@ -88,20 +85,19 @@ class Agent:
         """Run until `stop` is set, then say goodbye.
 
         Raises:
-            AgentError: another agent uses the same state folder, or netboot cannot open its ports.
+            DaemonError: another agent uses the same state folder, or netboot cannot open its ports.
             StoreError: the state file cannot be used.
         """
         state_dir = self.settings.agent.state_dir
-        lock = hold(state_dir)
-        store = await Store.open(state_dir / "agent.db", MIGRATIONS)
-        try:
-            await self._start(store)
-            log.info("agent %s, session %d: %d boards", self.name, self.session, len(self.settings.boards))
-            await self._until(stop)
-        finally:
-            await self._stop()
-            await store.close()
-            lock.close()
+        with held(state_dir, "agent"):
+            store = await Store.open(state_dir / "agent.db", MIGRATIONS)
+            try:
+                await self._start(store)
+                log.info("agent %s, session %d: %d boards", self.name, self.session, len(self.settings.boards))
+                await self._until(stop)
+            finally:
+                await self._stop()
+                await store.close()
 
     async def _start(self, store: Store) -> None:
         settings = self.settings
@@ -144,7 +140,9 @@ class Agent:
         if self.energy is not None:
             await self.energy.start()
             self._own(self.energy.run(), "energy")
-        await self._start_netboot()
+        await self.netboot.start(
+            self.memory, off=[b for b in self.shelf.boards if self.shelf.unit(b).power is Power.OFF]
+        )
         self._own(self.names.run(), "board names")
         if settings.pdu_listener is not None:
             from agent.pdu_listener.service import opened  # noqa: PLC0415  # few need it, and aiohttp is large
@@ -179,36 +177,6 @@ class Agent:
         self._restored = True
         await self.apply(effects)
         await self.commands.answer_interrupted()
-
-    async def _start_netboot(self) -> None:
-        config = netboot_bridge.config(self.settings)
-        if config is None:
-            return
-        try:
-            self.netboot = NetbootServer(
-                config,
-                netboot_bridge.boards(self.settings),
-                on_event=self._netboot_event,
-                secrets_state=await self.memory.fact(SECRETS_FACT),
-                save_secrets=functools.partial(self.memory.remember, SECRETS_FACT),
-            )
-            await self.netboot.start()
-        except ValueError as error:
-            raise AgentError(f"netboot on {config.interface}: {error}") from error
-        except OSError as error:
-            raise AgentError(
-                f"netboot on {config.interface}: {error}; is another DHCP or TFTP server running?"
-            ) from error
-        keep = functools.partial(self.memory.remember, CHOICES_FACT)
-        chosen = await self.memory.fact(CHOICES_FACT)
-        self.boot_files = BootFilesDesk(self.settings, self.netboot, chosen, keep)
-        await self.boot_files.start()
-        for board in self.shelf.boards:
-            if self.shelf.unit(board).power is Power.OFF:
-                # It may have lost power while we were away; what it had fetched is not for its next boot.
-                self.netboot.new_boot(board)
-        if self.settings.netboot is not None:
-            self.netboot.set_joining(self.settings.netboot.joining == "open")
 
     def _make_link(self) -> MqttLink:
         state_topic = self.topics.agent_state(self.name)
@@ -263,10 +231,7 @@ class Agent:
         if hasattr(self, "link"):
             state = encode(self._state(Presence.OFFLINE))
             await self.link.stop([Message(self.topics.agent_state(self.name), state, retain=True)])
-        if self.boot_files is not None:
-            await self.boot_files.stop()
-        if self.netboot is not None:
-            await self.netboot.stop()
+        await self.netboot.stop()
         if hasattr(self, "power"):
             await self.boots.close()
             await self.power.close()
@@ -319,9 +284,8 @@ class Agent:
         for board, name, alert in effects.alerts:
             self.voice.retain(self.topics.alert(board, name), b"" if alert is None else encode(alert))
         for board in effects.new_boot:
-            if self.netboot is not None and self.boot_files is not None:
-                self.netboot.new_boot(board)
-                self.begin(self.boot_files.power_lost(board), f"chosen-boot-{board}")
+            self.netboot.new_boot(board)
+            self.begin(self.netboot.power_lost(board), f"chosen-boot-{board}")
         for board, action, purpose in effects.enforce:
             self.begin(self.commands.enforce(board, action, purpose), f"{POWER_TASK}enforce-{board}")
         for board in effects.cycle:

@@ -140,12 +140,11 @@ class Inbox:
         agent = self._agent
         agent.boots.registered(board, request.boot_id)
         await agent.apply(agent.shelf.registered(board, request.boot_id, details))
-        if agent.boot_files is not None:
-            await agent.boot_files.registered(board)
+        await agent.netboot.registered(board)
         agent.voice.say(agent.topics.register_answer(request.mac), reply)
 
     def _prove(self, request: Registration, board: str) -> str | None:
-        netboot = self._agent.netboot
+        netboot = self._agent.netboot.server
         if netboot is None:
             return f"this agent gives out no boot secrets; set trust_mac in [boards.{board}] if its MAC is enough"
         message = registration_message(board, request.boot_id, request.mac)
@@ -173,7 +172,7 @@ class Inbox:
 
     async def _boot(self, data: dict[str, object]) -> Answer:
         """What a board boots next, for once."""
-        desk = self._agent.boot_files
+        desk = self._agent.netboot.boot_files
         if desk is None:
             raise RequestError(ErrorKind.CONFIGURATION, "this agent has no [netboot] table")
         return await desk.choose(data)
@@ -202,7 +201,7 @@ class Inbox:
 
     async def _joining(self, data: dict[str, object]) -> Answer:
         """Open joining for `for_s` seconds, or close it."""
-        netboot = self._agent.netboot
+        netboot = self._agent.netboot.server
         if netboot is None:
             raise RequestError(ErrorKind.CONFIGURATION, "this agent has no [netboot] table")
         is_open = flag(data, "open")

@@ -1,39 +1,31 @@
 """The agent's settings: one TOML file, checked whole before anything is started."""
 
-import ipaddress
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from agent.boot_file_settings import BootFileKeys, OwnBootFiles
+from agent import netboot_settings
+from agent.boot_file_settings import OwnBootFiles
 from agent.dns_settings import DnsTable
+from agent.netboot_settings import NetbootTable, ProfileTable
 from agent.pdu_listener import settings as pdu_listener_settings
 from agent.pdu_listener.settings import PduListenerTable
 from agent.power.driver_kind import ControllerSettings
 from agent.power.feed import FeedKind
 from agent.power.settings import BoardFeed, CircuitSettings, Seconds
 from agent.power_watch import OnChange
+from agent.settings_table import Key, Table
 from daemon.mqtt_settings import MqttSettings
 from daemon.settings_file import FileSettings, load_settings
-from netboot import boot_templates
 from netboot.boot_tree import SERIAL_CHARACTERS
-from netboot.profile import BootProfile
 from wire.names import Id, Mac
 from wire.payloads import Label
 
 OTHER_TABLES = ("broker",)
 """Tables of the same file that belong to another daemon."""
-
-Key = tuple[str, ...]
-
-
-class Table(BaseModel):
-    """Base of the tables: a key that nobody knows is an error, because it is a typo."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class AgentTable(Table):
@@ -60,88 +52,6 @@ class AgentTable(Table):
         return every_s
 
 
-class ProfileTable(BootFileKeys, Table):
-    """`[profiles.NAME]`: what a board boots."""
-
-    kernel: Path
-    initrd: Path | None = None
-    dtb: Path | None = None
-    cmdline: str = ""
-    uboot_env: dict[str, str] = Field(default={})
-    """Variables that the boot script sets before it fetches the rest, as `tftpwindowsize = "16"`."""
-
-    @field_validator("kernel", "initrd", "dtb")
-    @classmethod
-    def _file_is_there(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_file():
-            raise ValueError(f"{path} is not there, or is no file")
-        return path
-
-    def boot_profile(self, name: str, *, dtb: Path | None = None, own: OwnBootFiles | None = None) -> BootProfile:
-        """The profile as netboot takes it, with a board's own `dtb` in place of its own, and `own` beside its own.
-
-        Raises:
-            ValueError: netboot cannot serve it; the message names the profile and what is wrong.
-        """
-        own_dtb = dtb or self.dtb
-        return BootProfile(
-            name=name,
-            arch=self.arch,
-            kernel=self.kernel.absolute(),
-            initrd=None if self.initrd is None else self.initrd.absolute(),
-            dtb=None if own_dtb is None else own_dtb.absolute(),
-            cmdline=self.cmdline,
-            uboot_env=tuple(self.uboot_env.items()),
-            family=self.family,
-            overlays=self.overlays_with(own),
-            templates=self.templates_with(own),
-            files=tuple(self.files.items()),
-            folder=self.folder,
-            loaders=self.loaders,
-            first_file=self.boot_file,
-            config_txt=tuple(self.config_txt),
-        )
-
-
-class NetbootTable(Table):
-    """`[netboot]`: the board network that this agent serves."""
-
-    interface: str = Field(min_length=1, max_length=15)
-    address: IPv4Interface
-    """Our own address there with the network's length, as 10.77.0.1/24."""
-    mqtt_for_boards: str = Field(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")
-    """`HOST:PORT` of the MQTT server as the boards reach it, in the clear."""
-    joining: Literal["open", "closed"] = "closed"
-    joining_profile: Id | None = None
-    pool: tuple[IPv4Address, IPv4Address] | None = None
-    """First and last address for unknown boards while joining is open."""
-    dhcp_port: int = Field(default=67, ge=1, le=65535)
-    tftp_port: int = Field(default=69, ge=1, le=65535)
-    tftp_window: int = Field(default=16, ge=1, le=64)
-    """Blocks that a board may ask for per acknowledgement; more than 16 overflows small queues."""
-    tftp_workers: int | None = Field(default=None, ge=1, le=16)
-    """Processes that send files. None: one for two cores, at most four."""
-    tftp_cache_mib: int = Field(default=128, ge=1, le=65536)
-    """Ready packets that each of them keeps, in MiB."""
-    http_port: int = Field(default=8069, ge=0, le=65535)
-    """0: no HTTP boot."""
-    lease_s: int = Field(default=600, ge=60)
-    labgrid_tftp: Path | None = None
-    """A folder with one folder per board, where labgrid's TFTPProvider puts its links (`internal`); read only."""
-    labgrid_caches: list[Path] = [Path("/var/cache/labgrid")]
-    """Where those links may lead."""
-
-    @model_validator(mode="after")
-    def _pool_is_inside(self) -> Self:
-        if self.pool is not None:
-            first, last = self.pool
-            if first > last or first not in self.address.network or last not in self.address.network:
-                raise ValueError(f"pool: {first} to {last} is not a range inside {self.address.network}")
-        if self.joining == "open" and (self.pool is None or self.joining_profile is None):
-            raise ValueError("joining = open needs pool and joining_profile")
-        return self
-
-
 class FeedOutlet(Table):
     """One outlet of a feed that needs more said than its name."""
 
@@ -160,7 +70,7 @@ class BoardTable(OwnBootFiles, Table):
     never_off: bool = False
     on_change: OnChange = OnChange.ADOPT
     """What to do when somebody else changed the board's power."""
-    macs: list[Mac] = []
+    macs: list[Mac] = Field(default=[])
     address: IPv4Address | None = None
     profile: Id | None = None
     dtb: Path | None = None
@@ -170,7 +80,7 @@ class BoardTable(OwnBootFiles, Table):
     """A Raspberry Pi's serial number, as in /proc/cpuinfo: its folder is told from other boards' by it."""
     labgrid_folder: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     """Its folder below `labgrid_tftp`, as in TFTPProvider's `external`; the board's name if not given."""
-    labels: dict[str, Label] = {}
+    labels: dict[str, Label] = Field(default={})
     console: str | None = None
     boot_timeout_s: float = Field(default=180.0, ge=5, le=7200)
     boot_retries: int = Field(default=1, ge=0, le=10)
@@ -238,8 +148,7 @@ def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     yield from _circuits_fit(settings)
     yield from _feeds_fit(settings)
     yield from _identities_differ(settings)
-    yield from _profiles_serve(settings)
-    yield from _netboot_fits(settings)
+    yield from netboot_settings.contradictions(settings)
     if settings.pdu_listener is not None:
         yield from pdu_listener_settings.contradictions(settings.pdu_listener, settings.controllers, settings.boards)
 
@@ -301,62 +210,3 @@ def _identities_differ(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
                 owner = addresses[board.address]
                 yield ("boards", name, "address"), f"{board.address} is already the address of board {owner}"
             addresses[board.address] = name
-
-
-def _profiles_serve(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
-    for name, profile in settings.profiles.items():
-        try:
-            profile.boot_profile(name)
-        except ValueError as error:
-            yield ("profiles", name), str(error)
-        large = profile.too_large(profile.kernel, profile.initrd)
-        if large is not None:
-            yield ("profiles", name), large
-    for name, board in settings.boards.items():
-        yield from _own_files_serve(settings, name, board)
-
-
-def _own_files_serve(settings: AgentSettings, name: str, board: BoardTable) -> Iterator[tuple[Key, str]]:
-    profile = settings.profiles.get(board.profile or "")
-    if profile is None or board.profile is None:
-        if board.templates or board.overlays:
-            yield ("boards", name), "templates and overlays need a profile"
-        return
-    for template in profile.templates_with(board):
-        lacking = boot_templates.lacking(template, serial=board.serial, uuid=board.uuid)
-        if lacking is not None:
-            yield ("boards", name), lacking
-    if not board.templates and not board.overlays:
-        return  # what is wrong with the profile is told there
-    try:
-        profile.boot_profile(board.profile, dtb=board.dtb, own=board)
-    except ValueError as error:
-        yield ("boards", name), str(error)
-
-
-def _netboot_fits(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
-    netboot = settings.netboot
-    for name, board in settings.boards.items():
-        if board.profile is None:
-            continue
-        key = ("boards", name, "profile")
-        if board.profile not in settings.profiles:
-            yield key, f"there is no profile {board.profile!r}"
-        if netboot is None:
-            yield key, "a profile needs netboot, and there is no [netboot] table"
-            continue
-        if not board.macs:
-            yield ("boards", name), "a board with a profile needs macs: DHCP knows it by them"
-        if board.address is None:
-            yield ("boards", name), "a board with a profile needs an address"
-        elif not _usable(board.address, netboot):
-            yield ("boards", name, "address"), f"{board.address} is not a free address of {netboot.address.network}"
-    if netboot is not None and netboot.joining_profile is not None and netboot.joining_profile not in settings.profiles:
-        yield ("netboot", "joining_profile"), f"there is no profile {netboot.joining_profile!r}"
-
-
-def _usable(address: IPv4Address, netboot: NetbootTable) -> bool:
-    network: ipaddress.IPv4Network = netboot.address.network
-    if address not in network or address in {netboot.address.ip, network.network_address, network.broadcast_address}:
-        return False
-    return netboot.pool is None or not netboot.pool[0] <= address <= netboot.pool[1]

@@ -5,7 +5,6 @@ together share one commit.
 """
 
 import asyncio
-import fcntl
 import logging
 import sqlite3
 import time
@@ -14,8 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TextIO
 
 from broker.answers import answer
 from broker.happenings import (
@@ -45,6 +42,7 @@ from broker.scheduler import Scheduler
 from broker.settings import BrokerSettings
 from daemon.foreground import DaemonError
 from daemon.mqtt_link import LinkError, Message, MqttLink, PublishRefusedError, Will
+from daemon.state_folder import held
 from wire.payloads import BrokerState, encode
 from wire.phases import Presence
 from wire.topics import Topics
@@ -103,10 +101,11 @@ class Broker:
         """Serve until `stop` is set, then say offline and end. Leases stay as they are for the next start.
 
         Raises:
-            BrokerError: another broker uses the same state folder, or it cannot be written.
+            BrokerError: the store cannot be written.
+            DaemonError: another broker uses the same state folder, or it cannot be made.
             daemon.store.StoreError: the store cannot be used.
         """
-        with _Lock(self._settings.broker.state_dir):
+        with held(self._settings.broker.state_dir, "broker"):
             self._store = await JobStore.open(self._settings.broker.state_dir)
             try:
                 await self._serve(stop)
@@ -340,27 +339,3 @@ class Broker:
             log.error("%s: %s", message.topic, error)  # noqa: TRY400  # a traceback says nothing more here
         except LinkError as error:
             log.info("not sent, the connection went away: %s", error)
-
-
-class _Lock:
-    """One broker per state folder: two would give out the same tokens."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self._path = state_dir / "broker.lock"
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.__exit__()
-            raise BrokerError(f"{self._path}: another broker uses this folder; stop it or use another") from None
-        except OSError as error:
-            raise BrokerError(f"{self._path}: {error.strerror}; make the folder writable for this user") from error
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None

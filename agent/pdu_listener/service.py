@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping
 
+from agent.errors import AgentError
 from agent.pdu_listener.desk import AgentDesk, Answer, PowerDesk, SwitchesBoards
 from agent.pdu_listener.directory import Directory, Target, UnknownNameError
 from agent.pdu_listener.http_server import HttpServer
@@ -19,7 +20,6 @@ from agent.pdu_listener.words import Asked, Verb
 from agent.power.service import PowerService
 from agent.power.settings import BoardFeed, ControllerBase
 from agent.settings import AgentSettings
-from agent.state_folder import AgentError
 from wire.payloads import ErrorInfo
 from wire.phases import ErrorKind, Power, PowerAction
 

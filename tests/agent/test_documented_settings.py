@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
+from agent.netboot_settings import NetbootTable
 from agent.pdu_listener.settings import PduListenerTable
 from agent.power.driver_kind import BUILT_IN, ControllerSettings
 from agent.power.settings import CircuitSettings
-from agent.settings import BoardTable, NetbootTable
+from agent.settings import BoardTable
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 from agent import netboot_bridge
-from agent.settings import BoardTable, ProfileTable, load
+from agent.netboot_settings import ProfileTable
+from agent.settings import BoardTable, load
 from daemon.settings_file import SettingsError
 from netboot.boot_templates import FIELDS, parse
 from netboot.profile import Arch, Family

@@ -1,0 +1,81 @@
+"""The agent's netboot: the server of its board network with the boots that were chosen, and what of both is stored."""
+
+import functools
+from collections.abc import Callable, Iterable
+
+from agent import netboot_bridge
+from agent.boot_files_desk import BootFilesDesk
+from agent.errors import AgentError
+from agent.memory import Memory
+from agent.settings import AgentSettings
+from netboot.events import NetbootEvent
+from netboot.server import NetbootServer
+
+SECRETS_FACT, CHOICES_FACT = "boot_secrets", "boot_choices"
+"""Under these names the state of netboot is stored."""
+
+
+class NetbootDesk:
+    """Netboot of one agent between `start` and `stop`; without a `[netboot]` table both do nothing."""
+
+    def __init__(self, settings: AgentSettings, on_event: Callable[[NetbootEvent], None]) -> None:
+        """`on_event` runs in the event loop and must not block."""
+        self._settings = settings
+        self._on_event = on_event
+        self.server: NetbootServer | None = None
+        """None without a `[netboot]` table."""
+        self.boot_files: BootFilesDesk | None = None
+
+    async def start(self, memory: Memory, *, off: Iterable[str]) -> None:
+        """Serve what is configured and what was chosen before a restart. `off` are the boards without power.
+
+        Raises:
+            AgentError: the settings contradict each other, or a port cannot be opened; says which.
+        """
+        config = netboot_bridge.config(self._settings)
+        if config is None or self._settings.netboot is None:
+            return
+        try:
+            self.server = NetbootServer(
+                config,
+                netboot_bridge.boards(self._settings),
+                on_event=self._on_event,
+                secrets_state=await memory.fact(SECRETS_FACT),
+                save_secrets=functools.partial(memory.remember, SECRETS_FACT),
+            )
+            await self.server.start()
+        except ValueError as error:
+            raise AgentError(f"netboot on {config.interface}: {error}") from error
+        except OSError as error:
+            raise AgentError(
+                f"netboot on {config.interface}: {error}; is another DHCP or TFTP server running?"
+            ) from error
+        keep = functools.partial(memory.remember, CHOICES_FACT)
+        self.boot_files = BootFilesDesk(self._settings, self.server, await memory.fact(CHOICES_FACT), keep)
+        await self.boot_files.start()
+        for board in off:
+            # It may have lost power while we were away; what it had fetched is not for its next boot.
+            self.server.new_boot(board)
+        self.server.set_joining(self._settings.netboot.joining == "open")
+
+    async def stop(self) -> None:
+        """Fetch and serve nothing more."""
+        if self.boot_files is not None:
+            await self.boot_files.stop()
+        if self.server is not None:
+            await self.server.stop()
+
+    def new_boot(self, board: str) -> None:
+        """The board lost its power: what it had fetched proves nothing of its next boot."""
+        if self.server is not None:
+            self.server.new_boot(board)
+
+    async def power_lost(self, board: str) -> None:
+        """The rest of `new_boot`, which takes time: after a chosen boot that was up, its standing profile is back."""
+        if self.boot_files is not None:
+            await self.boot_files.power_lost(board)
+
+    async def registered(self, board: str) -> None:
+        """The board has proved that it is up."""
+        if self.boot_files is not None:
+            await self.boot_files.registered(board)
