@@ -8,10 +8,12 @@ import asyncio
 import logging
 import sqlite3
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent import power_desk
+from agent.hook_settings import HookPoint
 from agent.power_desk import LeaseBook, Refused
 from wire.payloads import ErrorInfo, PowerCommand, PowerResult, encode
 from wire.phases import ErrorKind, Power, PowerAction, Purpose
@@ -136,6 +138,11 @@ class CommandDesk:
         try:
             async with lock:
                 moved = agent.power.moved_with(board, action)
+                veto = await self._veto(board, moved, action, purpose)
+                if veto is not None:
+                    error = ErrorInfo(kind=ErrorKind.REFUSED, message=f"board {board}: not switched; {veto}"[:4096])
+                    power = agent.power.last(board)
+                    return PowerResult(id=command_id, ok=False, power=power, action=action, error=error, took_ms=0)
                 for name in (board, *moved):
                     agent.submit(agent.shelf.command_begun(name, action, purpose))
                 began = agent.moment().wall
@@ -163,6 +170,17 @@ class CommandDesk:
             error=outcome.error,
             took_ms=round(outcome.took_ms, 3),
         )
+
+    async def _veto(self, board: str, moved: Iterable[str], action: PowerAction, purpose: Purpose) -> str | None:
+        """Why a hook of the admin's does not want this board, or one that moves with it, to get power now."""
+        if action is PowerAction.OFF:
+            return None
+        facts = {"action": action.value, "purpose": purpose.value}
+        for name in (board, *moved):
+            veto = await self._agent.hooks.run(HookPoint.BEFORE_POWER_ON, name, facts)
+            if veto is not None:
+                return veto
+        return None
 
     async def enforce(self, board: str, action: PowerAction, purpose: Purpose) -> None:
         """Somebody else changed the board's power, and its settings want it back."""

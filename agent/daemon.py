@@ -18,10 +18,11 @@ from agent.boot_records import BootRecorder
 from agent.commands import CommandDesk
 from agent.energy_recorder import EnergyRecorder
 from agent.errors import AgentError
+from agent.hooks import DueHooks, HookDesk, HookRun
 from agent.inbox import Inbox
 from agent.memory import MIGRATIONS, Memory
 from agent.netboot_desk import NetbootDesk
-from agent.outbox import Outbox
+from agent.outbox import NewEvent, Outbox
 from agent.power.clock import kernel_boot_id
 from agent.power.driver_factory import DriverFactory
 from agent.power.driver_kind import DriverContext
@@ -36,7 +37,7 @@ from daemon.state_folder import held
 from daemon.store import Store
 from netboot.events import NetbootEvent
 from wire.payloads import AgentState, ErrorInfo, Registration, encode
-from wire.phases import Phase, Power, Presence
+from wire.phases import EventType, Phase, Power, Presence
 from wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Agent:
         self.pdu_listener: PduListener | None = None
         self.energy: EnergyRecorder | None = None
         self.names = BoardNames(self)
+        self.hooks = HookDesk(settings.hooks, self.name, self._hook_ran)
         self.netboot = NetbootDesk(settings, self._netboot_event)
         self.session = 0
         self.stopping = False
@@ -286,6 +288,8 @@ class Agent:
         for board in effects.new_boot:
             self.netboot.new_boot(board)
             self.begin(self.netboot.power_lost(board), f"chosen-boot-{board}")
+        for due in self.hooks.due(effects):
+            self.run_hooks(due)
         for board, action, purpose in effects.enforce:
             self.begin(self.commands.enforce(board, action, purpose), f"{POWER_TASK}enforce-{board}")
         for board in effects.cycle:
@@ -310,6 +314,13 @@ class Agent:
             if event.board in self.shelf:
                 self.shelf.unit(event.board).seq = event.seq
         self.voice.event_stored()
+
+    def run_hooks(self, due: DueHooks) -> None:
+        """Run the hooks of a point that asks nothing, beside everything else."""
+        self.begin(self.hooks.run_due(due), f"hook-{due.board}")
+
+    def _hook_ran(self, board: str, result: HookRun) -> None:
+        self.submit(Effects(events=[NewEvent(board, EventType.HOOK, result.details)]))
 
     async def _show(self, board: str, phase: Phase) -> None:
         await self.power.show(board, phase)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from agent import boot_explain, registration
 from agent.energy_recorder import not_metering
+from agent.hook_settings import HookPoint
+from agent.hooks import DueHooks
 from agent.registration import KnownBoard
 from agent.requests import Answer, RequestError, answer, flag, text
 from daemon.mqtt_link import Message
@@ -48,6 +50,7 @@ class Inbox:
             "maintenance": self._maintenance,
             "netboot": self._netboot,
             "outlets": self._outlets,
+            "prepare": self._prepare,
             "read": self._read,
         }
         self._joining_ends: asyncio.TimerHandle | None = None
@@ -141,6 +144,8 @@ class Inbox:
         agent.boots.registered(board, request.boot_id)
         await agent.apply(agent.shelf.registered(board, request.boot_id, details))
         await agent.netboot.registered(board)
+        facts = {"boot_id": request.boot_id, "mac": request.mac}
+        agent.run_hooks(DueHooks(HookPoint.AFTER_REGISTRATION, board, facts))
         agent.voice.say(agent.topics.register_answer(request.mac), reply)
 
     def _prove(self, request: Registration, board: str) -> str | None:
@@ -186,6 +191,19 @@ class Inbox:
         """What the controllers say of themselves and of their outlets, asked now."""
         controllers = await self._agent.power.describe()
         return {"controllers": [info.model_dump(mode="json", exclude_none=True) for info in controllers]}
+
+    async def _prepare(self, data: dict[str, object]) -> Answer:
+        """A job is about to be offered to the board: may it?"""
+        board = self._board(data)
+        agent = self._agent
+        lease = agent.commands.leases.held(board, datetime.now(UTC))
+        if lease is not None and data.get("token") != lease.token:
+            message = f"board {board}: leased by {lease.holder}; send its token"
+            raise RequestError(ErrorKind.NOT_ALLOWED, message, "token")
+        veto = await agent.hooks.run(HookPoint.BEFORE_JOB, board, {"job": text(data, "job")})
+        if veto is not None:
+            raise RequestError(ErrorKind.REFUSED, f"board {board}: {veto}"[:4096])
+        return {"board": board}
 
     async def _read(self, data: dict[str, object]) -> Answer:
         """Ask the hardware now."""

@@ -18,4 +18,5 @@ async def of(settings: AgentSettings, controllers: list[ControllerInfo]) -> Agen
         controllers=controllers,
         consoles=[name for name, board in settings.boards.items() if board.console],
         boards=list(settings.boards),
+        hooks=sorted({hook.at.value for hook in settings.hooks}),
     )

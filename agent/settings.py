@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from agent import netboot_settings
+from agent import hook_settings, netboot_settings
 from agent.boot_file_settings import OwnBootFiles
 from agent.dns_settings import DnsTable
+from agent.hook_settings import HookTable
 from agent.netboot_settings import NetbootTable, ProfileTable
 from agent.pdu_listener import settings as pdu_listener_settings
 from agent.pdu_listener.settings import PduListenerTable
@@ -117,6 +118,7 @@ class AgentSettings(FileSettings):
     boards: dict[Id, BoardTable] = Field(default={})
     pdu_listener: PduListenerTable | None = None
     dns: DnsTable | None = None
+    hooks: list[HookTable] = Field(default=[])
 
     def feeds(self) -> dict[str, BoardFeed]:
         """What the power service needs to know of each board."""
@@ -149,6 +151,7 @@ def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     yield from _feeds_fit(settings)
     yield from _identities_differ(settings)
     yield from netboot_settings.contradictions(settings)
+    yield from hook_settings.contradictions(settings.hooks, settings.boards)
     if settings.pdu_listener is not None:
         yield from pdu_listener_settings.contradictions(settings.pdu_listener, settings.controllers, settings.boards)
 

@@ -3,4 +3,4 @@
 `CONTRACT_VERSION` rises in its first number when a script written against the old contract would break.
 """
 
-CONTRACT_VERSION = "1.1"
+CONTRACT_VERSION = "1.2"

@@ -83,6 +83,9 @@ class AgentInfo(Payload):
     controllers: list[ControllerInfo] = []
     consoles: list[Id] = []
     boards: list[Id] = []
+    hooks: list[ShortText] = []
+    """Points of a board's life at which programs of the admin's run here. Where `before-job` is among them, the agent
+    wants to be asked (`prepare`) before a board is offered work."""
 
 
 # --- board, as its agent sees it -------------------------------------------------------------------------------

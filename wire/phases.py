@@ -136,5 +136,7 @@ class EventType(StrEnum):
     REGISTRATION_REFUSED = "registration-refused"
     PRESENCE = "presence"
     ALERT = "alert"
+    HOOK = "hook"
+    """A program of the admin's ran at a point of the board's life; `details` has its exit code and last words."""
     OUTBOX_OVERFLOW = "outbox-overflow"
     """The bounded outbox dropped the oldest events; `details.dropped` counts them."""
