@@ -3,22 +3,27 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+FUZZ := .cache/fuzz
 # Foreign programs that tests and benchmarks run against ours, each in an environment of its own.
 PEERS := .cache/peers
 PEERS_READY := $(PEERS)/labgrid/.installed $(PEERS)/pdudaemon/.installed
-BENCH_PEERS_READY := $(PEERS)/tftp-pypi/.installed $(PEERS)/tftp-debian/.installed
+# The compiled half of the TFTP server; an installation makes it too, where a compiler is (hatch_build.py).
+PUMP := netboot/native/pump.so
+BENCH_PEERS_READY := $(PEERS)/tftp-pypi/.installed $(PEERS)/tftp-debian/.installed $(PEERS)/nginx/.installed
 # mosquitto lives in /usr/sbin on Debian, which is not on an ordinary user's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-usb test-netboot lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot
+.PHONY: help demo fuzz test test-usb test-netboot test-roots lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot packages-roots
 
 help:
 	@echo "make demo    a farm of virtual boards, from power to finished work"
 	@echo "make test    all tests but those of the targets test-..., linters included, with coverage"
 	@echo "make test-usb  our agent switches USB hubs in a QEMU guest with a real kernel and udev"
 	@echo "make test-netboot  U-Boot, iPXE and UEFI boot Linux from our netboot server, over good and bad cables"
+	@echo "make test-roots  emulated boards run Debian from our roots over NFS, each as itself (needs root)"
+	@echo "make fuzz    feed netboot's parsers and policies with chance, guided by coverage (FUZZ_S=60 seconds each)"
 	@echo "make lint    the linters alone"
 	@echo "make bench   every benchmark in bench/, one after the other"
 	@echo "make soak    power for ten minutes (SOAK_S=seconds): PDUs misbehave, the agent is killed, every answer is checked"
@@ -29,8 +34,8 @@ demo: packages-demo $(VENV)/.installed
 	@$(VENV)/bin/boardhand up --demo
 
 # Most tests wait for timers of real programs, so four at once keep two cores busy.
-test: packages-test $(VENV)/.installed $(PEERS_READY)
-	@$(RUN) -m pytest -n 4 --cov --cov-report=term:skip-covered --ignore=tests/usb_guest --ignore=tests/netboot_clients $(PYTEST_ARGS)
+test: packages-test $(VENV)/.installed $(PEERS_READY) $(PUMP)
+	@$(RUN) -m pytest -n 4 --cov --cov-report=term:skip-covered --ignore=tests/usb_guest --ignore=tests/netboot_clients --ignore=tests/roots_guest $(PYTEST_ARGS)
 
 # Apart, because one guest serves all of these tests: they run one after the other.
 test-usb: packages-usb $(VENV)/.installed
@@ -42,13 +47,23 @@ test-netboot: packages-netboot $(VENV)/.installed
 	@$(RUN) -m virtual_lab.boot_client_files
 	@$(RUN) -m pytest -n 0 tests/netboot_clients $(PYTEST_ARGS)
 
+# Apart, because its boards share one shelf: these tests run one after the other, too.
+test-roots: packages-roots $(VENV)/.installed
+	@$(RUN) -m virtual_lab.debian_root
+	@$(RUN) -m pytest -n 0 tests/roots_guest $(PYTEST_ARGS)
+
+# Coverage-guided, each target for FUZZ_S seconds; what is found goes into tests/netboot/test_dhcp_fuzz.py.
+fuzz: $(FUZZ)/.installed
+	@set -e; for target in dhcp tftp http tree; do echo "== $$target"; mkdir -p $(FUZZ)/$$target; \
+	    $(FUZZ)/bin/python tests/fuzz/fuzz_netboot.py $$target $${FUZZ_S:-60} $(FUZZ)/$$target/corpus; done
+
 lint: $(VENV)/.installed
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-bench: packages-test packages-bench $(VENV)/.installed $(PEERS_READY) $(BENCH_PEERS_READY)
+bench: packages-test packages-bench $(VENV)/.installed $(PUMP) $(PEERS_READY) $(BENCH_PEERS_READY)
 	@set -e; for bench in bench/*.py; do \
 	    case $$bench in 'bench/*.py'|bench/__init__.py) continue ;; esac; \
 	    echo "== $$bench"; $(RUN) $$bench; \
@@ -61,7 +76,7 @@ docs: $(VENV)/.installed
 	@$(RUN) docs/render.py
 
 clean:
-	@rm -rf $(VENV) .cache .coverage htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PUMP) .cache .coverage htmlcov dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 packages-python:
@@ -82,6 +97,9 @@ packages-bench:
 packages-netboot:
 	@./install-packages netboot
 
+packages-roots:
+	@./install-packages roots
+
 # The packages come first: on Debian one of them holds what `python3 -m venv` needs.
 $(VENV)/.installed: pyproject.toml | packages-python
 	@mkdir -p .cache
@@ -90,6 +108,10 @@ $(VENV)/.installed: pyproject.toml | packages-python
 	@echo "environment: installing boardhand and what it stands on (log: .cache/pip.log)"
 	@$(RUN) -m pip install --disable-pip-version-check -e '.[dev]' >.cache/pip.log 2>&1 </dev/null \
 	    || { tail -n 15 .cache/pip.log >&2; exit 1; }
+	@touch $@
+
+$(PUMP): netboot/native/pump.c netboot/native/build.py | $(VENV)/.installed
+	@$(RUN) netboot/native/build.py >/dev/null
 	@touch $@
 
 $(PEERS)/labgrid/.installed: tests/peers/requirements-labgrid.txt | packages-python
@@ -119,6 +141,13 @@ $(PEERS)/tftp-pypi/.installed: tests/peers/requirements-tftp.txt | packages-pyth
 	    >$(PEERS)/tftp-pypi.log 2>&1 </dev/null || { tail -n 15 $(PEERS)/tftp-pypi.log >&2; exit 1; }
 	@touch $@
 
+$(FUZZ)/.installed: tests/fuzz/requirements.txt | packages-python
+	@mkdir -p $(@D)
+	@echo "environment: atheris (log: $(FUZZ).log)"
+	@{ $(PYTHON) -m venv --clear $(@D) && $(@D)/bin/python -m pip install --disable-pip-version-check -r $<; } \
+	    >$(FUZZ).log 2>&1 </dev/null || { tail -n 15 $(FUZZ).log >&2; exit 1; }
+	@touch $@
+
 # Unpacked, not installed: the two packages exclude each other, and would start services.
 $(PEERS)/tftp-debian/.installed: | packages-bench
 	@mkdir -p $(@D)
@@ -126,4 +155,12 @@ $(PEERS)/tftp-debian/.installed: | packages-bench
 	@{ cd $(@D) && rm -rf *.deb root && apt-get download tftpd-hpa atftpd \
 	    && for package in *.deb; do dpkg-deb -x $$package root || exit 1; done; } \
 	    >$(PEERS)/tftp-debian.log 2>&1 </dev/null || { tail -n 15 $(PEERS)/tftp-debian.log >&2; exit 1; }
+	@touch $@
+
+# Unpacked, not installed: it would start a service.
+$(PEERS)/nginx/.installed: | packages-bench
+	@mkdir -p $(@D)
+	@echo "environment: nginx as a rival (log: $(PEERS)/nginx.log)"
+	@{ cd $(@D) && rm -rf *.deb root && apt-get download nginx && dpkg-deb -x nginx_*.deb root; } \
+	    >$(PEERS)/nginx.log 2>&1 </dev/null || { tail -n 15 $(PEERS)/nginx.log >&2; exit 1; }
 	@touch $@

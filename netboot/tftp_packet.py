@@ -16,6 +16,7 @@ ERROR_ILLEGAL = 4
 DEFAULT_BLOCK_BYTES = 512
 MIN_BLOCK_BYTES = 8
 MAX_BLOCK_BYTES = 65464
+MAX_BLOCK_NUMBER = 65535
 MAX_REQUEST_BYTES = 1024  # RFC 2347 says 512; a long path with five options needs no more than this
 IP_UDP_TFTP_BYTES = 32  # IPv4, UDP and TFTP headers: what an MTU holds beside the block
 IP6_UDP_TFTP_BYTES = 52

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from netboot.errors import NetbootStartError
+from netboot.tftp_limits import NO_LIMITS, Limits
+from netboot.tftp_packet import MAX_BLOCK_NUMBER
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ MIN_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 STEADY_S = 30.0  # a worker that lived so long starts again without delay
 _LINE_LIMIT_BYTES = 1 << 20
+MAX_WARNED = 256  # files and clients; each is warned of once
 
 Line = dict[str, Any]
 
@@ -44,7 +47,8 @@ class WorkerConfig:
     `max_transfers` and `max_per_client` count transfers of one worker; what goes beyond waits, or is asked again.
     `requests_per_s` is for each client, 0 for no limit. `cache_bytes` bounds the packets of one worker that no transfer
     is just sending. `workers` None: one for two cores, at most four; they share the port (SO_REUSEPORT), and the
-    kernel gives every client to one of them."""
+    kernel gives every client to one of them. `pump`: `auto` is the compiled one where it is, else `python`; `native`
+    fails without it."""
 
     address: str
     port: int
@@ -58,6 +62,7 @@ class WorkerConfig:
     cache_bytes: int = 128 << 20
     workers: int | None = 1
     shared_port: bool = False
+    pump: str = "auto"
     claim_port: bool = False
 
 
@@ -69,19 +74,6 @@ class Question:
     client: str
     port: int
     path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one board can take. None leaves the worker's own: `max_window` blocks per ACK, `max_block_bytes`.
-    `rollover` is the block number after 65535, 0 for nearly all."""
-
-    max_window: int | None = None
-    max_block_bytes: int | None = None
-    rollover: int = 0
-
-
-NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +143,8 @@ def _limit_keys(limits: Limits) -> Line:
     keys = {
         "max_window": limits.max_window,
         "max_block": limits.max_block_bytes,
-        "rollover": limits.rollover or None,
+        "rollover": -1 if limits.rollover is None else limits.rollover or None,
+        "requests_per_s": limits.requests_per_s,
     }
     return {key: value for key, value in keys.items() if value is not None}
 
@@ -188,10 +181,12 @@ class TftpProcess:
         self._answering: set[asyncio.Task[None]] = set()
         self._open: set[int] = set()
         self._lane = lane
+        self._warned: set[tuple[str, str]] = set()
         self._stopping = False
         self._base: Counter[str] = Counter()
         self._current: Counter[str] = Counter()
         self.restarts = 0
+        self.pump = ""
         self.pid: int | None = None
 
     @property
@@ -323,10 +318,24 @@ class TftpProcess:
             )
         elif "refused" in message:
             self._on_refusal(WorkerRefusal(message["client"], message["path"], message["refused"]))
+        elif "too_long" in message:
+            self._warn_too_long(message["client"], message["path"], int(message["too_long"]), int(message["block"]))
         elif "ready" in message and self._ready is not None and not self._ready.done():
             port = int(message["ready"])
+            self.pump = str(message.get("pump", ""))
+            why = str(message.get("pump_why", ""))
+            log.info("TFTP port %d, pump: %s%s", port, self.pump, f" ({why})" if why else "")
             self._config = replace(self._config, port=port)  # a restart serves the port that clients know
             self._ready.set_result(port)
+
+    def _warn_too_long(self, client: str, path: str, blocks: int, block_bytes: int) -> None:
+        if len(self._warned) < MAX_WARNED and (client, path) not in self._warned:
+            self._warned.add((client, path))
+            log.warning(
+                "TFTP: %s to %s needs %d blocks of %d octets, and this board counts no further than %d: it will stop"
+                " there; make the file smaller, ask for larger blocks, or start it by a boot loader that can",
+                path, client, blocks, block_bytes, MAX_BLOCK_NUMBER,
+            )  # fmt: skip
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="netboot-tftp-answer")

@@ -22,6 +22,7 @@ from netboot.tftp_packet import (
     encode_oack,
     negotiate,
 )
+from netboot.tftp_pump import NOT_SENT, READ, Pump, Report
 from netboot.tftp_source import Source
 from netboot.tftp_transfer import Outcome, Span, Transfer
 
@@ -36,6 +37,7 @@ _UDP_SEGMENT = 103  # linux/udp.h
 _MAX_SEGMENTS = 64  # the least limit of any kernel
 _MAX_SEND_BYTES = 65507  # what one UDP datagram over IPv4 could hold bounds all segments together
 _NO_SEGMENTS = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+_NO_PACKETS = memoryview(b"")
 _read, _write = os.read, os.write
 _PASSING = frozenset({errno.ENOBUFS, errno.EPERM, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 
@@ -82,7 +84,7 @@ class Asked:
 
 
 class Session:
-    """Socket, file and transfer of one request. `number` is the question to the parent that it came from."""
+    """Socket, file and transfer of one request that was answered. `number` is the question to the parent."""
 
     __slots__ = (
         "_at_once",
@@ -90,16 +92,18 @@ class Session:
         "_fd",
         "_first",
         "_last",
+        "_oack",
         "_packets",
+        "_pump",
+        "_pumped",
         "_receive_bytes",
         "_segmented",
         "_source",
         "_view",
-        "negotiated",
         "number",
         "peer",
         "problem",
-        "request",
+        "request_hash",
         "sock",
         "started",
         "transfer",
@@ -108,29 +112,30 @@ class Session:
     def __init__(
         self,
         *,
-        number: int,
-        request: Request,
-        peer: Peer,
+        asked: Asked,
         sock: socket.socket,
         source: Source,
         negotiated: Negotiated,
         now: float,
         rollover: int = 0,
+        pump: Pump | None = None,
     ) -> None:
-        self.number = number
-        self.request = request
-        self.peer = peer
+        self.number = asked.number
+        self.request_hash = hash(asked.request)  # all that a repetition is known by; a request takes half a kilobyte
+        self.peer = asked.peer
         self.sock = sock
         self._fd = sock.fileno()
         self.started = now
         self.problem = ""
-        self.negotiated = negotiated
+        self._oack = encode_oack(negotiated.accepted) if negotiated.accepted else b""
         self._source = source
         self._packets: PacketFile = source.open(negotiated.block_bytes, rollover)
-        self._view = memoryview(b"")
+        self._view = _NO_PACKETS
         self._first, self._last = 1, 0
         self._receive_bytes = _TALK_BYTES
         self._segmented = False
+        self._pump = pump
+        self._pumped = False
         window, stride = negotiated.window, self._packets.stride
         self._at_once = max(1, min(window, _MAX_SEGMENTS, _MAX_SEND_BYTES // stride))
         self._burst_bytes = stride * window
@@ -152,7 +157,8 @@ class Session:
 
     def repeat_start(self, now: float) -> None:
         """The same request came again."""
-        self._send(self.transfer.repeat_start(now))
+        if not self._pumped:  # who is in a lane was heard, and needs no first packet
+            self._send(self.transfer.repeat_start(now))
 
     def readable(self, now: float) -> bool:
         """Take what has come; True when the owner must look at `ended` and at the transfer's deadline.
@@ -173,13 +179,50 @@ class Session:
             else:
                 self._failed(error)
         else:
-            self._send(transfer.on_packet(data, now))
-            self._receive_bytes = _ACK_BYTES if transfer.base > 0 else _TALK_BYTES
+            self._take(data, now)
         return transfer.outcome is not None or transfer.pacing
+
+    def handed_up(self, report: Report, now: float) -> bool:
+        """What the pump could not deal with; the result is that of `readable`."""
+        transfer = self.transfer
+        pump = self._pump
+        if pump is not None and self._pumped:  # else the report is of another transfer, whose descriptor this one got
+            self._pumped = False
+            transfer.left(report.awaited, report.sent_at)
+            if report.kind == READ:
+                self._take(report.data, now)
+            else:
+                error = OSError(report.number, os.strerror(report.number))
+                if report.kind == NOT_SENT and self._unsegmented(error):
+                    self._send(transfer.again(now))
+                else:
+                    self._failed(error)
+            if transfer.in_lane() and not self._pumped and transfer.outcome is None:
+                self._pumped = True
+                pump.resume(self._fd)
+        return transfer.outcome is not None or transfer.pacing
+
+    def _take(self, data: bytes, now: float) -> None:
+        transfer = self.transfer
+        self._send(transfer.on_packet(data, now))
+        self._receive_bytes = _ACK_BYTES if transfer.base > 0 else _TALK_BYTES
+
+    def _take_back(self) -> None:
+        """End the pump's lane."""
+        if self._pump is not None and self._pumped:
+            self._pumped = False
+            self._pump.close(self._fd)
+            self.transfer.left(*self._pump.peek(self._fd))
 
     def timer(self, now: float) -> None:
         """Call at the transfer's deadline."""
-        self._send(self.transfer.on_timer(now))
+        transfer = self.transfer
+        if self._pump is not None and self._pumped:
+            transfer.left(*self._pump.peek(self._fd))
+            if now < transfer.deadline:
+                return  # it goes on in the pump
+            self._take_back()
+        self._send(transfer.on_timer(now))
 
     @property
     def ended(self) -> bool:
@@ -201,11 +244,13 @@ class Session:
 
     def abandon(self) -> None:
         """The client began anew from the same port: the old transfer ends, as done if only its last ACK was missing."""
+        self._take_back()
         self.problem = "the client began another transfer from the same port"
         self.transfer.on_unreachable()
 
     def close(self) -> None:
         """Close socket and file."""
+        self._take_back()
         self.sock.close()
         self._source.close()
 
@@ -215,7 +260,7 @@ class Session:
         try:
             if span.first == 0:
                 self._segments(on=False)  # an OACK longer than a packet of DATA would be taken apart
-                self.sock.send(encode_oack(self.negotiated.accepted))
+                self.sock.send(self._oack)
             else:
                 self._emit(span.first, span.last)
         except OSError as error:
@@ -239,15 +284,26 @@ class Session:
                 continue
             first = end + 1
         if self._at_once >= self.transfer.window and self.transfer.steady:
-            self.transfer.open_lane(self._lane(last + 1))
+            self._open_lane(last + 1)
+
+    def _open_lane(self, block: int) -> None:
+        transfer, pump = self.transfer, self._pump
+        if pump is None:
+            transfer.open_lane(self._lane(block))
+            return
+        size, start = transfer.window * self._packets.stride, (block - self._first) * self._packets.stride
+        awaited = transfer.wire_number(block - 1)
+        if pump.open(self._fd, self._view, start, size, awaited, transfer.window, transfer.sent_at):
+            self._pumped = True
+            transfer.pumped()
 
     def _lane(self, block: int) -> Iterator[tuple[memoryview, bytes]]:
-        """The full windows from `block` on that are in this chunk, and their ACKs."""
+        """The full windows of full blocks from `block` on that are in this chunk, and their ACKs."""
         window, stride, view = self.transfer.window, self._packets.stride, self._view
         last = min(self._last, self.transfer.total)
         ends = range(block + window - 1, last + 1, window)
-        starts = range((block - self._first) * stride, len(view), window * stride)
         size = window * stride
+        starts = range((block - self._first) * stride, len(view) - size + 1, size)
         return zip(
             [view[start : start + size] for start in starts], [encode_ack(end & 0xFFFF) for end in ends], strict=False
         )

@@ -26,5 +26,6 @@ class WorkerSettings:
         self.max_window = number("max_window", 16)
         self.max_transfers = number("max_transfers", 256)
         self.max_per_client = number("max_per_client", 8)
+        self.pump = str(config.get("pump", "auto"))
         first = line.get("first", 1)
         self.first_number = first if isinstance(first, int) else 1

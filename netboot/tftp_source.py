@@ -1,8 +1,14 @@
 """Where the packets of one transfer come from: the cache, by an open file or by octets in memory."""
 
+import binascii
 import os
 
+from netboot.safe_open import open_beneath
 from netboot.tftp_cache import FileChangedError, PacketCache, PacketFile
+from netboot.tftp_link import Line
+from netboot.tftp_packet import Request, netascii
+
+MAX_NETASCII_BYTES = 4 << 20  # converted in memory; text files are small
 
 
 class Source:
@@ -57,3 +63,45 @@ class Source:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class Opener:
+    """Opens what the parent names. Directories stay open, each is one descriptor."""
+
+    def __init__(self, cache: PacketCache) -> None:
+        self._cache = cache
+        self._roots: dict[str, int] = {}
+
+    def open(self, request: Request, line: Line) -> Source:
+        """The file or the octets that the answer `line` gives for `request`, converted for mode netascii.
+
+        Raises:
+            UnsafePathError: a link leads out, or it is no regular file.
+            OSError: it cannot be opened or read.
+            ValueError: it is too long to be converted, or the answer holds no octets.
+        """
+        data = line.get("data")
+        if isinstance(data, str):
+            source = Source(self._cache, data=binascii.a2b_base64(data))
+        else:
+            fd = open_beneath(self._root(str(line.get("root"))), str(line.get("file")))
+            source = Source(self._cache, fd=fd)
+        if request.mode == "octet":
+            return source
+        try:
+            if source.size > MAX_NETASCII_BYTES:
+                raise ValueError(f"more than {MAX_NETASCII_BYTES} octets are not sent as netascii, use octet")
+            return Source(self._cache, data=netascii(source.read()))
+        finally:
+            source.close()
+
+    def _root(self, path: str) -> int:
+        """A descriptor of the directory, opened anew when its name means another directory than before."""
+        fd = self._roots.get(path)
+        if fd is not None and os.path.samestat(os.stat(path), os.fstat(fd)):  # noqa: PTH116  # pathlib costs 1 MB
+            return fd
+        new = os.open(path, os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
+        if fd is not None:
+            os.close(fd)
+        self._roots[path] = new
+        return new

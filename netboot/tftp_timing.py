@@ -1,7 +1,13 @@
 """Times and limits of a transfer, with their reasons. Times are seconds."""
 
-INITIAL_RTO_S = 0.2
-MIN_RTO_S = 0.05  # below this a busy board's pauses look like loss
+INITIAL_RTO_S = 0.1
+"""Before anything is measured. A slow board gets one small packet twice; half of what a shelf waits for on a bad cable
+is such first packets."""
+MAX_DOUBT_RTO_S = 0.2  # a board that acknowledges copies pauses; for longer than this, none is asked to wait for it
+MIN_RTO_S = 0.02
+"""In lockstep a resent block costs one packet. A board that pauses for longer shows it by acknowledging both copies,
+and each time its own least is doubled, up to MAX_DOUBT_RTO_S."""
+MIN_WINDOW_RTO_S = 0.05  # a window that is sent twice costs more, and gaps are told by ACKs long before
 MAX_RTO_S = 4.0
 GIVE_UP_S = 30.0  # U-Boot retries a lost link for as long
 MAX_TRIES = 15

@@ -31,6 +31,7 @@ from netboot.tftp_timing import (
     INITIAL_RTO_S,
     LOSSES_IN_A_ROW,
     MAX_COLLAPSES,
+    MAX_DOUBT_RTO_S,
     MAX_GAP_S,
     MAX_GUARDED_RESENDS,
     MAX_RTO_S,
@@ -38,6 +39,7 @@ from netboot.tftp_timing import (
     MIN_BURST,
     MIN_GAP_S,
     MIN_RTO_S,
+    MIN_WINDOW_RTO_S,
     QUIET_END_S,
     RESENT_FACTOR,
     RESENT_GRACE,
@@ -82,10 +84,10 @@ class Transfer:
     """
 
     __slots__ = (
-        "_base_rto_s", "_burst", "_clean", "_collapses", "_gap_s", "_guarded", "_lane", "_last", "_losses",
-        "_max_rto_s", "_modulus", "_progress_at", "_resent_window", "_restarted_at", "_rto_s", "_rttvar_s",
-        "_samples", "_sent_at", "_srtt_s", "_tries", "awaited", "base", "block_bytes", "client_error",
-        "deadline", "heard", "ignored", "outcome", "resent", "rollover", "sent", "size", "total", "window",
+        "_base_rto_s", "_burst", "_clean", "_collapses", "_doubtful", "_gap_s", "_guarded", "_lane", "_last", "_losses",
+        "_max_rto_s", "_min_rto_s", "_modulus", "_progress_at", "_resent_window", "_restarted_at", "_rto_s",
+        "_rttvar_s", "_samples", "_srtt_s", "_tries", "awaited", "base", "block_bytes", "client_error",
+        "deadline", "heard", "ignored", "outcome", "resent", "rollover", "sent", "sent_at", "size", "total", "window",
     )  # fmt: skip
 
     def __init__(
@@ -115,13 +117,14 @@ class Transfer:
         self._modulus = 65536 - rollover
         self._max_rto_s = min(MAX_RTO_S, timeout_s) if timeout_s else MAX_RTO_S
         self._rto_s = self._base_rto_s = INITIAL_RTO_S
+        self._min_rto_s = MIN_RTO_S if window == 1 else MIN_WINDOW_RTO_S
         self._collapses = 0
         self._srtt_s = 0.0
         self._rttvar_s = 0.0
         self._tries = 0
         self._guarded = 0
-        self._resent_window = False
-        self._sent_at = self._progress_at = now
+        self._resent_window = self._doubtful = False
+        self.sent_at = self._progress_at = now
         self._restarted_at = float("-inf")
         self._samples = 0
         self._lane = _NO_LANE
@@ -148,7 +151,7 @@ class Transfer:
 
     def repeat_start(self, now: float) -> Span | None:
         """The request came twice: the first packets again, unless the client already has them or they just left."""
-        if self.heard or self.outcome is not None or now - self._sent_at < GUARD_S:
+        if self.heard or self.outcome is not None or now - self.sent_at < GUARD_S:
             return None
         return self._resend(now)
 
@@ -172,6 +175,21 @@ class Transfer:
         """From now on `on_packet` decides."""
         self._lane = _NO_LANE
 
+    def pumped(self) -> None:
+        """The fast lane is somebody else's, who tells by `left` how far it came."""
+        self._lane = iter(())
+
+    def in_lane(self) -> bool:
+        """Whether the lane is open, though it may have come to its end."""
+        return self._lane is not _NO_LANE
+
+    def left(self, awaited: int, sent_at: float) -> None:
+        """By somebody else's lane, windows left up to the one that `awaited` acknowledges, the last at `sent_at`."""
+        if self._lane is not _NO_LANE:
+            self.awaited = _pack_ack(_ACK_WORD | awaited)
+            self.sent_at = sent_at
+            self._catch_up()
+
     def in_stride(self, data: bytes, now: float) -> Octets | None:
         """What to send if `data` acknowledges all that is on its way and a lane is open; else None: ask `on_packet`.
 
@@ -181,7 +199,7 @@ class Transfer:
         if data == self.awaited:
             for packets, awaited in self._lane:
                 self.awaited = awaited
-                self._sent_at = now
+                self.sent_at = now
                 return packets
         return None
 
@@ -192,8 +210,8 @@ class Transfer:
         if steps:
             self.sent = self._last = self._last + steps
             self.base = self.sent - self.window
-            self._progress_at = self._sent_at
-            self.deadline = self._sent_at + self._rto_s
+            self._progress_at = self.sent_at
+            self.deadline = self.sent_at + self._rto_s
             self._collapses = 0  # an ACK in stride came in time: the round trip is as it was measured
 
     def on_packet(self, data: bytes, now: float) -> Span | None:
@@ -253,8 +271,12 @@ class Transfer:
             return None
         if ahead > 0:
             return self._advance(self.base + ahead, now)
+        if self._doubtful and self.window == 1:  # a second ACK of a block that we sent twice: it was only late
+            self._doubtful = False
+            self._min_rto_s = min(2 * self._min_rto_s, MAX_DOUBT_RTO_S, self._max_rto_s)
+            self._rto_s = self._base_rto_s = max(self._base_rto_s, self._min_rto_s)
         guard_s = max(GUARD_S, self._srtt_s)
-        if self.window == 1 or now - self._sent_at < guard_s or self._guarded >= MAX_GUARDED_RESENDS:
+        if self.window == 1 or now - self.sent_at < guard_s or self._guarded >= MAX_GUARDED_RESENDS:
             self.ignored += 1
             return None
         self._guarded += 1
@@ -271,13 +293,14 @@ class Transfer:
 
     def _advance(self, block: int, now: float) -> Span | None:
         if not self._resent_window:  # Karn: an ACK of something sent twice measures nothing
-            self._measure(now - self._sent_at)
+            self._measure(now - self.sent_at)
         elif self._tries and self._collapses < MAX_COLLAPSES:
             self._collapses += 1
             self._rto_s = self._base_rto_s
         self.heard = True
         self.base = block
         self._lane = _NO_LANE
+        self._doubtful = self._tries > 0
         self._tries = 0
         self._guarded = 0
         self._progress_at = now
@@ -306,7 +329,7 @@ class Transfer:
         else:
             self._rttvar_s += 0.25 * (abs(self._srtt_s - sample_s) - self._rttvar_s)
             self._srtt_s += 0.125 * (sample_s - self._srtt_s)
-        self._rto_s = self._base_rto_s = min(max(self._srtt_s + 4 * self._rttvar_s, MIN_RTO_S), self._max_rto_s)
+        self._rto_s = self._base_rto_s = min(max(self._srtt_s + 4 * self._rttvar_s, self._min_rto_s), self._max_rto_s)
         self._collapses = 0
 
     def _window_lost(self) -> None:
@@ -336,7 +359,7 @@ class Transfer:
         self._last = last = 0 if first == 0 else min(self.base + self.window, self.total)
         self.sent = sent = min(last, self.base + self._burst) if self._burst < self.window else last
         self.awaited = _pack_ack(_ACK_WORD | self.wire_number(last))
-        self._sent_at = now
+        self.sent_at = now
         self.deadline = now + (self._gap_s if sent < last else self._rto_s)
         self._resent_window = False
         return Span(first, sent)

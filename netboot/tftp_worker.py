@@ -5,13 +5,14 @@ answered `{"ready": port}` or `{"fatal": text}`.
 
 For each read request the worker sends `{"ask": n, "client": ip, "port": p, "path": name}` and gets one of
 `{"answer": n, "root": directory, "file": relative path}`, `{"answer": n, "data": base64}` or
-`{"answer": n, "error": code, "message": text}`. The first two may carry `max_window`, `max_block` and `rollover` for
-this transfer. Every answered question ends in `{"done": n, "ok": ..., "bytes": ...,
-"seconds": ..., "resent": ..., "why": ..., "counters": {...}}`; what is refused without a question is told as
-`{"refused": reason, "client": ip, "path": name}`. It ends when stdin closes.
+`{"answer": n, "error": code, "message": text}`. The first two may carry `max_window`, `max_block` and `rollover` (-1:
+the client cannot count beyond 65535) for this transfer, and `requests_per_s` for this client. Every answered question
+ends in `{"done": n, "ok": ..., "bytes": ..., "seconds": ..., "resent": ..., "why": ..., "counters": {...}}`; what is
+refused without a question is told as `{"refused": reason, "client": ip, "path": name}`, and a file that is too long for
+its client's block numbers as `{"too_long": blocks, "block": octets, "client": ip, "path": name}`. It ends when stdin
+closes.
 """
 
-import binascii
 import gc
 import os
 import resource
@@ -21,7 +22,7 @@ import sys
 import time
 from collections import Counter
 
-from netboot.safe_open import UnsafePathError, open_beneath
+from netboot.safe_open import UnsafePathError
 from netboot.tftp_cache import PacketCache
 from netboot.tftp_limits import RequestLimits
 from netboot.tftp_link import Line, ParentLink
@@ -32,23 +33,24 @@ from netboot.tftp_packet import (
     ERROR_NOT_FOUND,
     ERROR_UNDEFINED,
     IP_UDP_TFTP_BYTES,
+    MAX_BLOCK_NUMBER,
     WRITE,
     PacketError,
     Request,
-    netascii,
     parse_request,
 )
+from netboot.tftp_pump import Pump, PumpMissingError, make_waiting
 from netboot.tftp_session import Asked, Peer, Session, agreed, open_peer_socket, send_error
 from netboot.tftp_settings import WorkerSettings
-from netboot.tftp_source import Source
+from netboot.tftp_source import Opener, Source
 from netboot.tftp_timing import MIN_GAP_S, MIN_RTO_S
 
-_BATCH = 64
+PUMP_PATH = os.path.join(os.path.dirname(__file__), "native", "pump.so")  # noqa: PTH118, PTH120  # pathlib costs 1 MB
+_BATCH = 64  # requests of one turn
 MAX_WAITING = 1024  # requests beyond the transfer limit
 ASK_TIMEOUT_S = 10.0  # a parent that is silent for longer has forgotten; the client has asked again long since
 REPEAT_S = 2.0
 """A request that comes twice within this time from one port, while its transfer lives, is a copy of the first."""
-MAX_NETASCII_BYTES = 4 << 20  # converted in memory; text files are small
 ERRORS_PER_SECOND = 500  # refusals beyond are silent, so that forged requests make us no reflector
 SCAN_S = 0.01  # timers are looked at no more often
 
@@ -60,8 +62,10 @@ class Worker:
         self._link = link
         self._settings = settings
         self._epoll = select.epoll()
+        self._events, self._pump_why = make_waiting(settings.pump, self._epoll, PUMP_PATH)
+        self._pump = self._events if isinstance(self._events, Pump) else None
         self._listeners = {sock.fileno(): sock for sock in open_listeners(settings)}
-        self._cache = PacketCache(settings.cache_bytes)
+        self._opener = Opener(PacketCache(settings.cache_bytes))
         self._limits = RequestLimits(settings.requests_per_s)
         self._sessions: dict[int, Session] = {}
         self._by_peer: dict[Peer, Session] = {}
@@ -73,7 +77,6 @@ class Worker:
         self._next_number = settings.first_number
         self._next_scan = float("inf")
         self._error_budget = (0.0, ERRORS_PER_SECOND)
-        self._roots: dict[str, int] = {}
         self._writing = False
 
     def run(self) -> None:
@@ -81,19 +84,19 @@ class Worker:
         link = self._link
         for fd in (link.in_fd, *self._listeners):
             self._epoll.register(fd, select.EPOLLIN)
-        link.send(ready=next(iter(self._listeners.values())).getsockname()[1])
-        poll, sessions, clock = self._epoll.poll, self._sessions, time.monotonic
+        port = next(iter(self._listeners.values())).getsockname()[1]
+        link.send(ready=port, pump=self._events.name, pump_why=self._pump_why)
+        wait, sessions, clock = self._events.run, self._sessions, time.monotonic
         while not link.closed:
             if link.wants_to_write != self._writing:
                 self._watch_link()
-            wait_s = self._next_scan - clock()
-            events = poll(-1.0 if wait_s > 1e6 else max(0.0, wait_s), _BATCH)
+            events = wait(self._next_scan)
             now = clock()
-            for fd, _ in events:
+            for fd, report in events:
                 session = sessions.get(fd)
                 if session is None:
                     self._other(fd, now)
-                elif session.readable(now):
+                elif session.readable(now) if report is None else session.handed_up(report, now):
                     self._attend(session, now)
             if now >= self._next_scan:
                 self._scan(now)
@@ -162,7 +165,7 @@ class Worker:
         session = self._by_peer.get(peer)
         if session is None:
             return False
-        if session.request == request and (not session.transfer.heard or now - session.started < REPEAT_S):
+        if session.request_hash == hash(request) and (not session.transfer.heard or now - session.started < REPEAT_S):
             session.repeat_start(now)
             self._counters["repeated_requests"] += 1
             return True
@@ -239,7 +242,7 @@ class Worker:
             self._fail(asked, code, str(line.get("message", "")), now)
             return
         try:
-            self._begin(asked, self._source(asked.request, line), line, now)
+            self._begin(asked, self._opener.open(asked.request, line), line, now)
         except UnsafePathError as error:
             self._counters["unsafe_paths"] += 1
             self._fail(asked, ERROR_ACCESS, f"{line.get('file')}: {error.strerror}", now)
@@ -251,33 +254,6 @@ class Worker:
         self._error(asked.peer, asked.local, code, reason, now)
         self._done(asked.number, why=reason, ok=False)
 
-    def _source(self, request: Request, line: Line) -> Source:
-        data = line.get("data")
-        if isinstance(data, str):
-            source = Source(self._cache, data=binascii.a2b_base64(data))
-        else:
-            fd = open_beneath(self._root(str(line.get("root"))), str(line.get("file")))
-            source = Source(self._cache, fd=fd)
-        if request.mode == "octet":
-            return source
-        try:
-            if source.size > MAX_NETASCII_BYTES:
-                raise ValueError(f"more than {MAX_NETASCII_BYTES} octets are not sent as netascii, use octet")
-            return Source(self._cache, data=netascii(source.read()))
-        finally:
-            source.close()
-
-    def _root(self, path: str) -> int:
-        """A descriptor of the directory, opened anew when its name means another directory than before."""
-        fd = self._roots.get(path)
-        if fd is not None and os.path.samestat(os.stat(path), os.fstat(fd)):  # noqa: PTH116  # pathlib costs 1 MB
-            return fd
-        new = os.open(path, os.O_DIRECTORY | os.O_RDONLY | os.O_CLOEXEC)
-        if fd is not None:
-            os.close(fd)
-        self._roots[path] = new
-        return new
-
     def _begin(self, asked: Asked, source: Source, line: Line, now: float) -> None:
         settings = self._settings
 
@@ -285,25 +261,31 @@ class Worker:
             value = line.get(key)
             return min(value, default) if isinstance(value, int) and value > 0 else default
 
+        rate = line.get("requests_per_s")
+        self._limits.set_rate(asked.peer[0], rate if isinstance(rate, int) else settings.requests_per_s)
+        rollover = line.get("rollover")
         mtu = limit("max_block", settings.mtu_bytes - IP_UDP_TFTP_BYTES) + IP_UDP_TFTP_BYTES
         sock = None
         try:
             sock = open_peer_socket(asked.local, asked.peer, settings.interface)
             session = Session(
-                number=asked.number,
-                request=asked.request,
-                peer=asked.peer,
+                asked=asked,
                 sock=sock,
                 source=source,
                 negotiated=agreed(asked.request, source.size, sock, mtu, limit("max_window", settings.max_window)),
                 now=now,
-                rollover=1 if line.get("rollover") == 1 else 0,
+                rollover=1 if rollover == 1 else 0,
+                pump=self._pump,
             )
         except OSError:
             source.close()
             if sock is not None:
                 sock.close()
             raise
+        if rollover == -1 and session.transfer.total > MAX_BLOCK_NUMBER:
+            size = session.transfer.block_bytes
+            told = {"block": size, "client": asked.peer[0], "path": asked.request.path}
+            self._link.send(too_long=session.transfer.total, **told)
         self._sessions[sock.fileno()] = session
         self._by_peer[asked.peer] = session
         self._per_client[asked.peer[0]] += 1
@@ -380,6 +362,9 @@ def main() -> int:
     except OSError as error:
         where = f"{settings.address} port {settings.port}" + (f" on {settings.interface}" if settings.interface else "")
         link.send(fatal=f"cannot serve TFTP on {where}: {error.strerror or error}")
+        return 2
+    except PumpMissingError as error:
+        link.send(fatal=f"no native TFTP pump: {error}")
         return 2
     # Nothing here makes reference cycles; collections would only stall every transfer at once.
     gc.collect()

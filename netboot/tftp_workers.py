@@ -48,6 +48,11 @@ class TftpWorkers:
         return sum(worker.restarts for worker in self._workers)
 
     @property
+    def pump(self) -> str:
+        """Which form sends the packets: `native` or `python`; empty before the start."""
+        return self._workers[0].pump
+
+    @property
     def pid(self) -> int | None:
         """The first worker's process id, None while it is being started again."""
         return self._workers[0].pid

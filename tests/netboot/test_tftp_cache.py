@@ -83,7 +83,7 @@ def test_transfers_of_one_file_share_its_packets(make_file):
 
 
 def test_the_bound_holds_and_the_oldest_goes_first(make_file):
-    _, fd = make_file(os.urandom(3_000_000))
+    _, fd = make_file(os.urandom(12_000_000))
     cache = PacketCache(4 * CHUNK_BYTES)
     file = cache.open_file(fd, 1468)
     for index in range(20):

@@ -132,6 +132,42 @@ def test_rto_follows_the_round_trip():
     assert 0.3 < machine.deadline - now < 0.6
 
 
+def answered(machine, block, now, copies=1):
+    """The client acknowledges `block` so often, at once."""
+    for _ in range(copies):
+        machine.on_packet(encode_ack(block), now)
+
+
+@pytest.mark.parametrize("pause_s", [0.03, 0.1, 0.15])
+def test_a_board_that_pauses_is_given_the_time_it_needs(pause_s):
+    """It acknowledges both copies of a block; after some of these pauses there are no copies any more."""
+    machine = transfer(512 * 400)
+    machine.start(0)
+    now, resent = 0.0, []
+    for block in range(1, 400):
+        before, answer_at = machine.resent, now + (pause_s if block % 20 == 0 else 0.001)
+        while machine.deadline < answer_at:
+            machine.on_timer(machine.deadline)
+        now = answer_at
+        answered(machine, block, now, 1 + machine.resent - before)
+        resent.append(machine.resent - before)
+    assert resent[19] > 0
+    assert sum(resent[200:]) == 0
+
+
+def test_a_board_without_pauses_keeps_the_short_timer_however_much_is_lost():
+    machine = transfer(512 * 400)
+    machine.start(0)
+    now = 0.0
+    for block in range(1, 400):
+        if block > 20 and block % 3 == 0:
+            now = machine.deadline
+            machine.on_timer(now)
+        now += 0.001
+        answered(machine, block, now)
+    assert machine.deadline - now == pytest.approx(MIN_RTO_S)
+
+
 def test_karn_a_resent_block_measures_nothing():
     machine = transfer()
     machine.start(0)

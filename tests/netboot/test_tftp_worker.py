@@ -326,7 +326,7 @@ async def test_unsafe_files_are_refused(farm, raw_client, tmp_path):
 
 
 async def test_a_file_that_is_replaced_is_sent_anew_and_one_that_shrinks_ends(farm, raw_client, tmp_path):
-    path = farm.add_file("f", b"a" * 200_000)
+    path = farm.add_file("f", b"a" * 1_500_000)
     client = raw_client(farm.port)
 
     def talk():
