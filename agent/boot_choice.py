@@ -5,6 +5,7 @@ on the way and is cycled boots the chosen profile again, and one that was up is 
 is counted. No I/O here; the files and the netboot server are `boot_files_desk`'s.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -20,6 +21,7 @@ class ChosenFile(BaseModel):
 
     Attributes:
         url: `http://` or `https://`; only what has the checksum is booted.
+        sha256: may be left out where `[netboot.fetch] checksum` is `optional`.
         name: the file's name as the board asks for it, where the URL's last part is none. Its ending matters: U-Boot
             unpacks a `.gz`.
     """
@@ -27,7 +29,7 @@ class ChosenFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: Annotated[str, Field(min_length=8, max_length=2048)]
-    sha256: Sha256
+    sha256: Sha256 | None = None
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}$")] | None = None
 
     @property
@@ -75,6 +77,15 @@ class BootRequest(BaseModel):
         """What has to be fetched, by its part in the boot."""
         parts = {"kernel": self.kernel, "initrd": self.initrd, "dtb": self.dtb}
         return {part: file for part, file in parts.items() if file is not None}
+
+    def pinned(self, sha256: Mapping[str, str]) -> "BootRequest":
+        """The same with these checksums by part, so that it means the same files after a restart."""
+        parts = {
+            part: file.model_copy(update={"sha256": sha256[part]})
+            for part, file in self.files.items()
+            if part in sha256
+        }
+        return self.model_copy(update=parts)
 
 
 @dataclass(frozen=True, slots=True)

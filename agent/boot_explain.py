@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from datetime import datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from agent import netboot_bridge
@@ -14,7 +15,7 @@ from netboot.boot_files import DTB, INITRD, BootIdentity, boot_file_for, command
 from netboot.boot_history import BootHistory, Stranger
 from netboot.boot_record import Boot, BootRequest, Mark, phases
 from netboot.boot_tree import GeneratedFile, TreeClient, look_up
-from netboot.dhcp_options import ClientKind
+from netboot.dhcp_options import ClientKind, named_to
 from netboot.profile import BootProfile
 from netboot.server import NetbootBoard
 from wire.netboot import (
@@ -119,18 +120,21 @@ def what_is_served(settings: AgentSettings, board: str) -> Served:
         interface=netboot.interface,
         profile=profile.name,
         arch=profile.arch,
-        boot_files=[ServedName(client=client, name=name) for client, name in boot_files(profile)],
+        boot_files=[
+            ServedName(client=client, name=name)
+            for client, name in boot_files(profile, netboot.address.ip, netboot.http_port or None)
+        ],
         files=[*(_file(*entry) for entry in _files(profile)), *_made(known)],
         cmdline=command_line(profile, identity)[:4096],
         why=_why(settings, board, known),
     )
 
 
-def boot_files(profile: BootProfile) -> list[tuple[str, str]]:
+def boot_files(profile: BootProfile, server: IPv4Address, http_port: int | None) -> list[tuple[str, str]]:
     """What DHCP names to each kind of client: the clients in words, and the name."""
     clients: dict[str, list[str]] = {}
     for kind, words in _CLIENTS.items():
-        name = boot_file_for(profile, kind)
+        name = named_to(kind, boot_file_for(profile, kind), server, http_port)
         if name is not None:
             clients.setdefault(name, []).append(words)
     return [(", ".join(words), name) for name, words in clients.items()]
@@ -139,6 +143,7 @@ def boot_files(profile: BootProfile) -> list[tuple[str, str]]:
 _CLIENTS = {
     ClientKind.UBOOT: "U-Boot",
     ClientKind.IPXE: "iPXE",
+    ClientKind.IPXE_TFTP: "iPXE without HTTP",
     ClientKind.PXE_BIOS: "PXE of a BIOS",
     ClientKind.UEFI_X64: "UEFI x64",
     ClientKind.UEFI_ARM64: "UEFI arm64",

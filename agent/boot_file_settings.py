@@ -2,7 +2,7 @@
 settings are, so that a template's fault is told then and nothing is read later on the event loop."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -10,6 +10,7 @@ from netboot import boot_loaders, boot_templates
 from netboot.boot_raspberry import MAX_FILE_BYTES
 from netboot.boot_templates import BootTemplate
 from netboot.profile import Arch, Family
+from netboot.tftp_limits import Limits
 
 
 def _there(path: Path) -> Path:
@@ -54,6 +55,26 @@ class OwnBootFiles(BaseModel):
         return self._read
 
 
+class TftpKeys(BaseModel):
+    """What the TFTP client of these boards can take, where it is less than `[netboot]` allows all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_window: int | None = Field(default=None, ge=1, le=64)
+    """Blocks for one acknowledgement."""
+    max_block_bytes: int | None = Field(default=None, ge=8, le=65464)
+    rollover: Literal[0, 1, "never"] = 0
+    """The block number after 65535; `never`: the board stops there, and larger files are warned of in the log."""
+    requests_per_s: int | None = Field(default=None, ge=0, le=100_000)
+    """Beyond 90 at once; 0: without limit."""
+
+    @property
+    def limits(self) -> Limits:
+        """As netboot takes them."""
+        rollover = None if self.rollover == "never" else self.rollover
+        return Limits(self.max_window, self.max_block_bytes, rollover, self.requests_per_s)
+
+
 class BootFileKeys(OwnBootFiles):
     """What only a profile says."""
 
@@ -68,6 +89,7 @@ class BootFileKeys(OwnBootFiles):
     """What DHCP names, where it is not what the family says."""
     config_txt: list[str] = Field(default=[])
     """Further lines of a Raspberry Pi's config.txt."""
+    tftp: TftpKeys | None = None
     _loaders: tuple[tuple[str, Path], ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from agent import netboot_bridge
 from agent.boot_choice import BootChoices, BootRequest
+from agent.fetch_settings import FetchTable
 from agent.requests import Answer, RequestError
 from agent.settings import AgentSettings
 from netboot.fetch_errors import (
@@ -30,8 +31,6 @@ from wire.phases import ErrorKind
 
 log = logging.getLogger(__name__)
 
-CACHE_LIMIT_BYTES = 4 << 30
-"""A hundred kernels with their initrds; the least used go first."""
 SaveChoices = Callable[[dict[str, object]], Awaitable[None]]
 
 
@@ -53,8 +52,13 @@ class BootFilesDesk:
         self._standing = {board.board: board for board in netboot_bridge.boards(settings)}
         self._profiles = {name: board.profile for name, board in self._standing.items()}
         self._folder = settings.agent.state_dir / "boot"
-        self._cache = FileCache(settings.agent.state_dir / "boot-cache", CACHE_LIMIT_BYTES)
-        self._changing = asyncio.Lock()
+        fetch = FetchTable() if settings.netboot is None else settings.netboot.fetch
+        self._cache = FileCache(
+            settings.agent.state_dir / "boot-cache", fetch.cache_mib << 20, limits=fetch.limits, policy=fetch.policy
+        )
+        # One change of a board at a time; a long download for one keeps no other waiting.
+        self._changing = {board: asyncio.Lock() for board in self._standing}
+        self._checksums: dict[str, dict[str, str]] = {}  # by board, of what was just fetched for it
 
     async def start(self) -> None:
         """Take up what was chosen before a restart. A choice whose files are gone is dropped, and logged.
@@ -94,14 +98,14 @@ class BootFilesDesk:
             raise RequestError(
                 ErrorKind.UNKNOWN_BOARD, f"board {request.board}: does not boot from this agent", "board"
             )
-        async with self._changing:
+        async with self._changing[request.board]:
             try:
                 profile = await self._profile(request)
             except FetchError as error:
                 raise RequestError(_kind(error), f"board {request.board}: {error}") from error
             except (ValueError, OSError) as error:
                 raise RequestError(ErrorKind.CONFIGURATION, f"board {request.board}: {error}") from error
-            self._choices.choose(request)
+            self._choices.choose(request.pinned(self._checksums.pop(request.board, {})))
             self._profiles[request.board] = profile
             await self._save(self._choices.state())
             self._serve()
@@ -114,7 +118,9 @@ class BootFilesDesk:
 
     async def power_lost(self, board: str) -> None:
         """The board lost its power: after a chosen boot that was up, its standing profile is back."""
-        async with self._changing:
+        if board not in self._changing:
+            return
+        async with self._changing[board]:
             if not self._choices.power_lost(board):
                 return
             self._profiles[board] = self._standing[board].profile
@@ -142,8 +148,10 @@ class BootFilesDesk:
                 raise RequestError(ErrorKind.NOT_FOUND, message, "profile")
             return table.boot_profile(request.profile, dtb=self._settings.boards[request.board].dtb)
         paths: dict[str, Path] = {}
+        checksums = self._checksums[request.board] = dict[str, str]()
         for part, file in request.files.items():
             kept = await self._cache.fetch(file.url, file.sha256, holder=request.board)
+            checksums[part] = kept.name
             paths[part] = await asyncio.to_thread(_named, kept, self._folder / request.board / part / file.file_name)
         return BootProfile(
             name=f"{request.board}-chosen"[:63],
@@ -154,6 +162,7 @@ class BootFilesDesk:
             cmdline=request.cmdline or standing.cmdline,
             uboot_env=standing.uboot_env,
             family=standing.family,
+            tftp=standing.tftp,
         )
 
 

@@ -29,6 +29,7 @@ from agent.power.driver_kind import DriverContext
 from agent.power.errors import PowerError
 from agent.power.journal import Journal
 from agent.power.service import FindingKind, Listeners, PowerService
+from agent.segment_alerts import AlertChange
 from agent.settings import AgentSettings
 from agent.shelf import BoardPlan, Effects, Moment, Shelf
 from agent.voice import Voice
@@ -78,7 +79,7 @@ class Agent:
         self.energy: EnergyRecorder | None = None
         self.names = BoardNames(self)
         self.hooks = HookDesk(settings.hooks, self.name, self._hook_ran)
-        self.netboot = NetbootDesk(settings, self._netboot_event)
+        self.netboot = NetbootDesk(settings, self._netboot_event, self._netboot_alerts)
         self.session = 0
         self.stopping = False
         self._restored = False
@@ -146,6 +147,8 @@ class Agent:
             self.memory, off=[b for b in self.shelf.boards if self.shelf.unit(b).power is Power.OFF]
         )
         self._own(self.names.run(), "board names")
+        self._own(self.netboot.run(), "netboot alerts")
+        self._own(self.netboot.run(), "netboot alerts")
         if settings.pdu_listener is not None:
             from agent.pdu_listener.service import opened  # noqa: PLC0415  # few need it, and aiohttp is large
 
@@ -351,6 +354,18 @@ class Agent:
 
     def _power_unreadable(self, board: str, error: ErrorInfo | None) -> None:
         self.submit_if_any(self.shelf.unreadable(board, error, moment()))
+
+    def _netboot_alerts(self, changes: list[AlertChange]) -> None:
+        effects = Effects()
+        for change in changes:
+            if change.board is None:
+                payload = b"" if change.alert is None else encode(change.alert)
+                self.voice.retain(self.topics.agent_alert(self.name, change.name), payload)
+                continue
+            effects.alerts.append((change.board, change.name, change.alert))
+            if change.is_new:
+                effects.events.append(NewEvent(change.board, EventType.ALERT, change.details))
+        self.submit_if_any(effects)
 
     def _netboot_event(self, event: NetbootEvent) -> None:
         self.boots.event(event)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from agent.life import LifeEvent
 from agent.settings import AgentSettings
+from netboot.dhcp_desk import DhcpMode
 from netboot.events import DhcpSeen, FileFailed, FilePart, FileRefused, FileRequested, FileSent, NetbootEvent
 from netboot.server import NetbootBoard, NetbootConfig
 from netboot.staged import StagedTree
@@ -33,12 +34,18 @@ def config(settings: AgentSettings) -> NetbootConfig | None:
         mqtt_for_boards=table.mqtt_for_boards,
         prefix=settings.mqtt.prefix,
         joining_profile=None if joining is None else joining.boot_profile(table.joining_profile or ""),
+        dhcp=table.dhcp,
+        router_advertisements=table.dhcp is DhcpMode.AUTHORITATIVE
+        if table.router_advertisements is None
+        else table.router_advertisements,
+        watch_segment=table.watch_segment,
         dhcp_port=table.dhcp_port,
         tftp_port=table.tftp_port,
         tftp_window=table.tftp_window,
         tftp_workers=table.tftp_workers,
         tftp_cache_mib=table.tftp_cache_mib,
         http_port=table.http_port or None,
+        ipv6=table.ipv6,
         lease_s=table.lease_s,
         staged=None
         if table.labgrid_tftp is None
@@ -61,6 +68,7 @@ def boards(settings: AgentSettings) -> list[NetbootBoard]:
                 uuid=board.uuid,
                 serial=board.serial,
                 staged=board.labgrid_folder or name,
+                address6=board.address6,
             )
         )
     return found

@@ -1,27 +1,45 @@
 """The agent's netboot: the server of its board network with the boots that were chosen, and what of both is stored."""
 
+import asyncio
 import functools
+import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 from agent import netboot_bridge
 from agent.boot_files_desk import BootFilesDesk
 from agent.errors import AgentError
 from agent.memory import Memory
+from agent.segment_alerts import AlertChange, SegmentAlerts
 from agent.settings import AgentSettings
+from agent.unit import Moment
+from netboot.dhcp_events import SegmentEvent
 from netboot.events import NetbootEvent
-from netboot.server import NetbootServer
+from netboot.server import NetbootServer, NetbootState
 
-SECRETS_FACT, CHOICES_FACT = "boot_secrets", "boot_choices"
+SECRETS_FACT, CHOICES_FACT, LEASES_FACT = "boot_secrets", "boot_choices", "dhcp_leases"
 """Under these names the state of netboot is stored."""
+ALERTS_EVERY_S = 30.0
+
+
+def _moment() -> Moment:
+    return Moment(time.monotonic(), datetime.now(UTC))
 
 
 class NetbootDesk:
     """Netboot of one agent between `start` and `stop`; without a `[netboot]` table both do nothing."""
 
-    def __init__(self, settings: AgentSettings, on_event: Callable[[NetbootEvent], None]) -> None:
-        """`on_event` runs in the event loop and must not block."""
+    def __init__(
+        self,
+        settings: AgentSettings,
+        on_event: Callable[[NetbootEvent], None],
+        on_alerts: Callable[[list[AlertChange]], None],
+    ) -> None:
+        """`on_event` and `on_alerts` run in the event loop and must not block."""
         self._settings = settings
         self._on_event = on_event
+        self._on_alerts = on_alerts
+        self._alerts = SegmentAlerts(settings.boards)
         self.server: NetbootServer | None = None
         """None without a `[netboot]` table."""
         self.boot_files: BootFilesDesk | None = None
@@ -42,6 +60,8 @@ class NetbootDesk:
                 on_event=self._on_event,
                 secrets_state=await memory.fact(SECRETS_FACT),
                 save_secrets=functools.partial(memory.remember, SECRETS_FACT),
+                state=NetbootState(await memory.fact(LEASES_FACT), functools.partial(memory.remember, LEASES_FACT)),
+                on_alert=self._alert,
             )
             await self.server.start()
         except ValueError as error:
@@ -57,6 +77,18 @@ class NetbootDesk:
             # It may have lost power while we were away; what it had fetched is not for its next boot.
             self.server.new_boot(board)
         self.server.set_joining(self._settings.netboot.joining == "open")
+
+    async def run(self) -> None:
+        """End alerts that are not repeated, for ever."""
+        if self.server is None:
+            await asyncio.Event().wait()
+        self._on_alerts(self._alerts.none_yet())
+        while True:
+            await asyncio.sleep(ALERTS_EVERY_S)
+            self._on_alerts(self._alerts.tick(_moment()))
+
+    def _alert(self, event: SegmentEvent) -> None:
+        self._on_alerts(self._alerts.heard(event, _moment()))
 
     async def stop(self) -> None:
         """Fetch and serve nothing more."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from agent.boot_file_settings import BootFileKeys, OwnBootFiles
+from agent.fetch_settings import FetchTable
 from agent.settings_table import Key, Table
-from netboot import boot_templates
+from netboot import board_addresses, boot_templates
+from netboot.dhcp_desk import DhcpMode
 from netboot.profile import BootProfile
 from wire.names import Id
 
@@ -58,6 +60,7 @@ class ProfileTable(BootFileKeys, Table):
             loaders=self.loaders,
             first_file=self.boot_file,
             config_txt=tuple(self.config_txt),
+            tftp=None if self.tftp is None else self.tftp.limits,
         )
 
 
@@ -73,6 +76,12 @@ class NetbootTable(Table):
     joining_profile: Id | None = None
     pool: tuple[IPv4Address, IPv4Address] | None = None
     """First and last address for unknown boards while joining is open."""
+    dhcp: DhcpMode = DhcpMode.AUTHORITATIVE
+    router_advertisements: bool | None = None
+    """Whether to tell IPv6 hosts at once that nobody routes here: iPXE waits 13 s otherwise. None: where we give
+    the addresses."""
+    watch_segment: bool = True
+    """Whether to raise alerts about foreign DHCP servers, doubled MAC addresses and taken addresses."""
     dhcp_port: int = Field(default=67, ge=1, le=65535)
     tftp_port: int = Field(default=69, ge=1, le=65535)
     tftp_window: int = Field(default=16, ge=1, le=64)
@@ -83,6 +92,9 @@ class NetbootTable(Table):
     """Ready packets that each of them keeps, in MiB."""
     http_port: int = Field(default=8069, ge=0, le=65535)
     """0: no HTTP boot."""
+    ipv6: bool = True
+    """Whether TFTP and HTTP answer on the interface's IPv6 addresses too."""
+    fetch: FetchTable = FetchTable()
     lease_s: int = Field(default=600, ge=60)
     labgrid_tftp: Path | None = None
     """A folder with one folder per board, where labgrid's TFTPProvider puts its links (`internal`); read only."""
@@ -97,6 +109,8 @@ class NetbootTable(Table):
                 raise ValueError(f"pool: {first} to {last} is not a range inside {self.address.network}")
         if self.joining == "open" and (self.pool is None or self.joining_profile is None):
             raise ValueError("joining = open needs pool and joining_profile")
+        if self.joining == "open" and self.dhcp is not DhcpMode.AUTHORITATIVE:
+            raise ValueError(f'joining = open needs dhcp = "authoritative", not "{self.dhcp}"')
         return self
 
 
@@ -104,6 +118,7 @@ def contradictions(settings: "AgentSettings") -> Iterator[tuple[Key, str]]:
     """What is right alone and wrong together, with the key to change."""
     yield from _profiles_serve(settings)
     yield from _netboot_fits(settings)
+    yield from _ipv6_fits(settings)
 
 
 def _profiles_serve(settings: "AgentSettings") -> Iterator[tuple[Key, str]]:
@@ -156,6 +171,20 @@ def _netboot_fits(settings: "AgentSettings") -> Iterator[tuple[Key, str]]:
             yield ("boards", name, "address"), f"{board.address} is not a free address of {netboot.address.network}"
     if netboot is not None and netboot.joining_profile is not None and netboot.joining_profile not in settings.profiles:
         yield ("netboot", "joining_profile"), f"there is no profile {netboot.joining_profile!r}"
+
+
+def _ipv6_fits(settings: "AgentSettings") -> Iterator[tuple[Key, str]]:
+    owners = {board_addresses.link_local(mac): name for name, board in settings.boards.items() for mac in board.macs}
+    for name, board in settings.boards.items():
+        if board.address6 is None:
+            continue
+        key = ("boards", name, "address6")
+        objection = board_addresses.unfit(board.address6)
+        if objection is not None:
+            yield key, objection
+        owner = owners.setdefault(board.address6, name)
+        if owner != name:
+            yield key, f"{board.address6} already means board {owner}"
 
 
 def _usable(address: IPv4Address, netboot: NetbootTable) -> bool:

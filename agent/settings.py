@@ -1,7 +1,7 @@
 """The agent's settings: one TOML file, checked whole before anything is started."""
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from netboot.boot_tree import SERIAL_CHARACTERS
 from wire.names import Id, Mac
 from wire.payloads import Label
 
-OTHER_TABLES = ("broker",)
+OTHER_TABLES = ("broker", "web")
 """Tables of the same file that belong to another daemon."""
 
 
@@ -73,6 +73,8 @@ class BoardTable(OwnBootFiles, Table):
     """What to do when somebody else changed the board's power."""
     macs: list[Mac] = Field(default=[])
     address: IPv4Address | None = None
+    address6: IPv6Address | None = None
+    """Its IPv6 address on the board network, beside the link-local one of its MAC address."""
     profile: Id | None = None
     dtb: Path | None = None
     """This board's own device tree, in place of its profile's."""

@@ -10,6 +10,7 @@ from cli.up_report import Report, make
 from firmware_tools import debian_packages, initramfs, kernel_modules
 from firmware_tools.cpio import CpioError
 from firmware_tools.python_tree import PythonTreeError
+from netboot.roots import boot_words
 
 CLIENTS = {"busybox": "client.sh", "python": "client.py"}
 
@@ -58,7 +59,9 @@ def _build(args: Namespace, report: Report) -> int:
         arch=args.arch,
         busybox=debian_packages.fetch_busybox(args.arch, cache, progress),
         modules=kernel_modules.resolve(modules_dir, wanted),
+        root_modules=kernel_modules.resolve(modules_dir, boot_words.MODULES) if args.roots else (),
         client=args.client,
         client_file=Path(board.__file__).with_name(CLIENTS[args.client]),
         python_root=python_root,
+        extra_files=boot_words.initramfs_files() if args.roots else {},
     )

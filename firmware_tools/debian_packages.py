@@ -128,6 +128,15 @@ class AptView:
         line = ", ".join(fields[key] for key in ("Pre-Depends", "Depends") if key in fields)
         return [match.group(1) for part in line.split(",") if (match := re.match(r"\s*([a-z0-9][a-z0-9+.-]*)", part))]
 
+    def with_dependencies(self, packages: Sequence[str]) -> list[str]:
+        """`packages` and all that they need, recommendations left out, as apt would install them on an empty system.
+
+        Raises:
+            PackageError: the sources lack one.
+        """
+        listing = self._run("apt-get", "install", "--no-install-recommends", "--print-uris", *packages)
+        return sorted(set(re.findall(r"^'[^']*' ([a-z0-9][a-z0-9+.-]*)_", listing, re.MULTILINE)))
+
     def download(self, packages: Sequence[str], into: Path) -> list[Path]:
         """Downloads packages; apt checks them against the signed lists.
 

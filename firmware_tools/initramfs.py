@@ -41,10 +41,13 @@ def _init_entries(arch: str) -> Iterator[cpio.Entry]:
     yield cpio.character_device("dev/null", 1, 3, 0o666)
 
 
-def _module_entries(modules: Sequence[Path]) -> Iterator[cpio.Entry]:
-    names = [f"{plain_name(path.name)}.ko" for path in modules]
+def _module_entries(modules: Sequence[Path], root_modules: Sequence[Path]) -> Iterator[cpio.Entry]:
+    names = {f"{plain_name(path.name)}.ko": path for path in modules}
     yield cpio.regular(f"{OWN_FOLDER}/modules.list", "".join(f"{name}\n" for name in names).encode())
-    for name, path in zip(names, modules, strict=True):
+    later = {f"{plain_name(path.name)}.ko": path for path in root_modules}
+    later = {name: path for name, path in later.items() if name not in names}
+    yield cpio.regular(f"{OWN_FOLDER}/root-modules.list", "".join(f"{name}\n" for name in later).encode())
+    for name, path in {**names, **later}.items():
         yield cpio.regular(f"{OWN_FOLDER}/modules/{name}", read_module(path))
 
 
@@ -91,6 +94,7 @@ def build_board_initramfs(  # noqa: PLR0913  # an image has that many parts
     arch: str,
     busybox: Path,
     modules: Sequence[Path],
+    root_modules: Sequence[Path] = (),
     client: Literal["busybox", "python"],
     client_file: Path,
     python_root: Path | None = None,
@@ -99,7 +103,8 @@ def build_board_initramfs(  # noqa: PLR0913  # an image has that many parts
 ) -> int:
     """Writes a board's initramfs to `out`, whole or not at all, and returns its size in bytes.
 
-    `modules` are kernel modules in the order in which they are to be loaded (`kernel_modules.resolve`).
+    `modules` are kernel modules in the order in which they are to be loaded (`kernel_modules.resolve`); `root_modules`
+    are those that only a board needs which goes on from here to a root elsewhere: they are loaded when it does.
     `client_file` is `client.sh` or `client.py` of the room `board`. `extra_files` maps paths inside the image to
     contents; a content that begins with `#!` and a file that is executable here are executable there.
 
@@ -111,7 +116,7 @@ def build_board_initramfs(  # noqa: PLR0913  # an image has that many parts
     entries = [
         cpio.regular("bin/busybox", _read(busybox), 0o755),
         *_init_entries(arch),
-        *_module_entries(modules),
+        *_module_entries(modules, root_modules),
         *_client_entries(client, client_file, python_root),
         *_extra_entries(extra_files),
     ]

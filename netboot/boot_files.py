@@ -11,7 +11,7 @@ from netboot.boot_templates import BootTemplate
 from netboot.boot_tree import GeneratedFile, TreeClient
 from netboot.boot_uboot import pxe_file, script_image, uboot_script
 from netboot.boot_words import DTB, INITRD, KERNEL, BootIdentity, command_line, kernel_name
-from netboot.dhcp_options import ClientKind
+from netboot.dhcp_options import IPXE_BOOT_FILE, ClientKind
 from netboot.profile import Arch, BootProfile, Family
 
 __all__ = [
@@ -94,8 +94,9 @@ def boot_file_for(profile: BootProfile, kind: ClientKind) -> str | None:
     A path below the server's root; where `kind.by_http`, the caller makes it a URL. A file that the profile itself
     names (`boot_file`) goes to every kind, except to iPXE once it runs: it would load itself for ever.
     """
+    kind = ClientKind.IPXE if kind is ClientKind.IPXE_TFTP else kind
     if kind is ClientKind.IPXE and profile.family in {"auto", "ipxe"}:
-        return "boot.ipxe"
+        return IPXE_BOOT_FILE
     if profile.first_file is not None:
         return profile.first_file
     arch = _FIRMWARE_ARCH.get(kind)

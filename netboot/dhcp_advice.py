@@ -56,17 +56,17 @@ _DNSMASQ_HEAD = [
 
 
 def _dnsmasq(board: DhcpBoard, boot_file_for: BootFileFor, server: IPv4Address) -> list[str]:
-    name = board.board
-    lines = [f"dhcp-host={','.join(board.macs)},set:{name},{board.address},{name}"]
+    name, tag_of_board = board.board, f"board-{board.board}"  # some bare names mean something to dnsmasq, as "known"
+    lines = [f"dhcp-host={','.join(board.macs)},set:{tag_of_board},{board.address},{name}"]
     elsewhere = f",,{server}"
     ipxe = boot_file_for(name, ClientKind.IPXE)
     if ipxe is not None:
-        lines.append(f"dhcp-boot=tag:{name},tag:bh-ipxe,{ipxe}{elsewhere}")
+        lines.append(f"dhcp-boot=tag:{tag_of_board},tag:bh-ipxe,{ipxe}{elsewhere}")
     others = "tag:!bh-ipxe"
     for kind in _ARCHES:
         tag = f"tag:bh-{kind}"
         boot_file = boot_file_for(name, kind)
-        where = f"tag:{name},tag:!bh-ipxe,tag:!bh-{ClientKind.UBOOT},{tag}"
+        where = f"tag:{tag_of_board},tag:!bh-ipxe,tag:!bh-{ClientKind.UBOOT},{tag}"
         if boot_file is not None:
             lines.append(f"dhcp-boot={where},{boot_file}{'' if kind.by_http else elsewhere}")
         if kind.by_http and boot_file is not None:
@@ -75,13 +75,16 @@ def _dnsmasq(board: DhcpBoard, boot_file_for: BootFileFor, server: IPv4Address) 
     uboot = boot_file_for(name, ClientKind.UBOOT)
     if uboot is not None:
         # U-Boot says an architecture too, in some builds.
-        lines.append(f"dhcp-boot=tag:{name},tag:bh-{ClientKind.UBOOT},{uboot}{elsewhere}")
+        lines.append(f"dhcp-boot=tag:{tag_of_board},tag:bh-{ClientKind.UBOOT},{uboot}{elsewhere}")
     other = boot_file_for(name, ClientKind.OTHER)
     if other is not None:
-        lines.append(f"dhcp-boot=tag:{name},tag:!bh-{ClientKind.UBOOT},{others},{other}{elsewhere}")
+        lines.append(f"dhcp-boot=tag:{tag_of_board},tag:!bh-{ClientKind.UBOOT},{others},{other}{elsewhere}")
     if boot_file_for(name, ClientKind.RASPBERRY_PI) is not None:
-        lines.append(f'dhcp-option-force=tag:{name},tag:!bh-ipxe,43,"{_PI_WORDS}"')
-        lines.append(f"dhcp-option-force=tag:{name},tag:!bh-ipxe,66,{server}")
+        # A Raspberry Pi's boot program says that it is a PXE BIOS.
+        where = f"tag:{tag_of_board},tag:bh-{ClientKind.PXE_BIOS},tag:!bh-ipxe"
+        lines.append(f'dhcp-option-force={where},43,"{_PI_WORDS}"')
+        lines.append(f"dhcp-option-force={where},60,PXEClient")
+        lines.append(f"dhcp-option-force={where},66,{server}")
     return lines
 
 
@@ -110,8 +113,11 @@ def _isc_boot(name: str, boot_file_for: BootFileFor, server: IPv4Address) -> lis
         ('exists user-class and option user-class = "iPXE"', ClientKind.IPXE),
         ('substring(option vendor-class-identifier, 0, 6) = "U-Boot"', ClientKind.UBOOT),
     ]
-    cases += [(" or ".join(f"option bh-arch = {arch}" for arch in arches), kind) for kind, arches in _ARCHES.items()]
+    cases += [
+        (" or ".join(f"option bh-arch = {_octets(arch)}" for arch in arches), kind) for kind, arches in _ARCHES.items()
+    ]
     lines: list[str] = []
+    other = boot_file_for(name, ClientKind.OTHER)
     for condition, kind in cases:
         said = []
         boot_file = boot_file_for(name, kind)
@@ -121,10 +127,18 @@ def _isc_boot(name: str, boot_file_for: BootFileFor, server: IPv4Address) -> lis
             said.append('option vendor-class-identifier "HTTPClient";')
         if kind is ClientKind.PXE_BIOS and boot_file_for(name, ClientKind.RASPBERRY_PI) is not None:
             # A Raspberry Pi says that it is a PXE BIOS.
-            said += [f'option vendor-encapsulated-options "{_PI_WORDS}";', f'option tftp-server-name "{server}";']
-        if said:
+            said += [
+                f'option vendor-encapsulated-options "{_PI_WORDS}";',
+                'option vendor-class-identifier "PXEClient";',
+                f'option tftp-server-name "{server}";',
+            ]
+        if said or other is not None:  # else the one for all others would be said
             lines.append(f"  {'elsif' if lines else 'if'} {condition} {{ {' '.join(said)} }}")
-    other = boot_file_for(name, ClientKind.OTHER)
     if other is not None:
         lines.append(f'  else {{ filename "{other}"; }}' if lines else f'  filename "{other}";')
     return lines
+
+
+def _octets(arch: int) -> str:
+    """As dhcpd compares it: a bare number would be one octet."""
+    return f"{arch >> 8:02x}:{arch & 0xFF:02x}"

@@ -38,6 +38,18 @@ class AddressConflict:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherAddress:
+    """The DHCP server beside us gives `board` an address that is not the one in our settings, `expected`: we shall
+    not know its requests for files."""
+
+    interface: str
+    address: str
+    mac: str
+    board: str
+    expected: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClientTooFast:
     """A client asks more often than any boot program does, and is not answered for a while. Told once until it rests.
     `mac` `""`: all unknown clients together."""
@@ -46,4 +58,4 @@ class ClientTooFast:
     mac: str
 
 
-SegmentEvent: TypeAlias = RogueDhcpServer | DuplicateMac | AddressConflict | ClientTooFast
+SegmentEvent: TypeAlias = RogueDhcpServer | DuplicateMac | AddressConflict | OtherAddress | ClientTooFast

@@ -29,6 +29,9 @@ _PXE_MENU_PROMPT = 10
 _PXE_END = 255
 _PXE_USE_BOOT_FILE = 8  # bit 3: fetch the boot file of this answer, ask no boot server and show no menu
 _PI_PXE_ROM_ARCH = 0
+IPXE_BOOT_FILE = "boot.ipxe"
+"""iPXE's script."""
+_IPXE_HTTP = 0x13  # src/include/ipxe/dhcp.h, DHCP_EB_FEATURE_HTTP
 _IPXE_NO_PROXY = 0xB0  # ipxe.no-pxedhcp: do not wait for a proxy's offer
 
 
@@ -38,6 +41,8 @@ class ClientKind(StrEnum):
     UBOOT = "uboot"
     IPXE = "ipxe"
     """iPXE on whatever firmware; it takes a script."""
+    IPXE_TFTP = "ipxe-tftp"
+    """The same, built without HTTP, as it says itself."""
     PXE_BIOS = "pxe-bios"
     UEFI_X64 = "uefi-x64"
     UEFI_ARM64 = "uefi-arm64"
@@ -95,7 +100,7 @@ def client_kind(packet: DhcpPacket) -> ClientKind:
     """What kind of boot program sent `packet`."""
     vendor = packet.option(Option.VENDOR_CLASS) or b""
     if is_ipxe(packet):
-        return ClientKind.IPXE
+        return ClientKind.IPXE_TFTP if _lacks_http(packet) else ClientKind.IPXE
     if vendor.startswith(b"U-Boot"):
         return ClientKind.UBOOT
     arch = client_arch(packet)
@@ -111,6 +116,16 @@ def client_kind(packet: DhcpPacket) -> ClientKind:
 def is_ipxe(packet: DhcpPacket) -> bool:
     """Whether iPXE asks: it names itself in the user class, as a bare word or with RFC 3004's length before it."""
     return b"iPXE" in (packet.option(Option.USER_CLASS) or b"")
+
+
+def _lacks_http(packet: DhcpPacket) -> bool:
+    """Whether iPXE lists in option 175 what it can, and HTTP is not there."""
+    value = packet.option(Option.IPXE)
+    if not value:
+        return False
+    while len(value) >= 2 and value[0] != _IPXE_HTTP:
+        value = value[2 + value[1] :]
+    return len(value) < 2
 
 
 def _is_raspberry_pi(packet: DhcpPacket) -> bool:
@@ -157,7 +172,7 @@ def boot_answer(kind: ClientKind, boot_file: str | None, server: IPv4Address) ->
         options.append((Option.VENDOR_CLASS, _HTTP_CLIENT))
     elif kind is ClientKind.RASPBERRY_PI:
         options += [(Option.VENDOR_SPECIFIC, _pi_menu()), (Option.VENDOR_CLASS, _PXE_CLIENT)]
-    elif kind is ClientKind.IPXE:
+    elif kind in {ClientKind.IPXE, ClientKind.IPXE_TFTP}:
         options.append((Option.IPXE, bytes((_IPXE_NO_PROXY, 1, 1))))
     if not kind.by_http:
         options.append((Option.TFTP_SERVER, str(server).encode()))
@@ -165,6 +180,17 @@ def boot_answer(kind: ClientKind, boot_file: str | None, server: IPv4Address) ->
         options.append((Option.BOOT_FILE, name))
     short = name if len(name) <= MAX_BOOT_FILE_FIELD_BYTES else b""
     return BootAnswer(short, tuple((int(code), value) for code, value in options))
+
+
+def named_to(kind: ClientKind, name: str | None, server: IPv4Address, http_port: int | None) -> str | None:
+    """What DHCP calls the boot file `name` to a client of `kind`: the name, or its URL for a client that boots by HTTP.
+    iPXE fetches all that its script names from where it had the script. None: it has none, or nothing is served by
+    HTTP."""
+    if name is None or not (kind.by_http or (kind is ClientKind.IPXE and name == IPXE_BOOT_FILE)):
+        return name
+    if not http_port:
+        return None if kind.by_http else name
+    return f"http://{server}:{http_port}/{name}"
 
 
 def proxy_answer(kind: ClientKind, boot_file: str | None, server: IPv4Address) -> BootAnswer:

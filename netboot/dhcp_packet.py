@@ -19,6 +19,7 @@ NO_ADDRESS = IPv4Address(0)
 
 _FIXED = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s")
 _FIXED_BYTES = 236
+_CHADDR_AT = 28
 _OPTION_MAX_BYTES = 255
 _OVERLOAD_FILE = 1
 _OVERLOAD_SNAME = 2
@@ -164,6 +165,11 @@ def _read_options(area: bytes, where: str, into: dict[int, bytes]) -> None:
             raise DhcpPacketError(f"option {code} in {where} is cut short: {len(value)} of {length} octets")
         position += 1 + length
         into[code] = into.get(code, b"") + value  # RFC 3396: the parts of one option are joined
+
+
+def client_octets(data: bytes) -> bytes:
+    """The client's hardware address in a message that nobody has looked at; `b""` where it is too short for one."""
+    return data[_CHADDR_AT : _CHADDR_AT + min(data[2], 16)] if len(data) >= _FIXED_BYTES else b""
 
 
 def parse(data: bytes) -> DhcpPacket:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from netboot.dhcp_events import AddressConflict
+from netboot.dhcp_events import AddressConflict, OtherAddress
 from netboot.dhcp_leases import DECLINED_HOLD_S, OFFER_HOLD_S, LeaseTable
-from netboot.dhcp_options import BootFileFor, ClientKind, boot_answer, client_kind
+from netboot.dhcp_options import IPXE_BOOT_FILE, BootFileFor, ClientKind, boot_answer, client_kind
 from netboot.dhcp_packet import BROADCAST_FLAG, NO_ADDRESS, DhcpPacket, MessageType, Op, Option
 from netboot.dhcp_settings import BoardIndex, DhcpBoard, DhcpSettings, Subnet
 from netboot.events import DhcpSeen
@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 LIMITED_BROADCAST = IPv4Address("255.255.255.255")
-IPXE_BOOT_FILE = "boot.ipxe"
 _MAX_OTHER_MACS = 1024  # a bound on memory; travelling adapters are few
 
 
@@ -54,7 +53,7 @@ class Decision:
 
     replies: tuple[Reply, ...] = ()
     events: tuple[DhcpSeen, ...] = ()
-    conflicts: tuple[AddressConflict, ...] = ()
+    conflicts: tuple[AddressConflict | OtherAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +324,7 @@ class DhcpPolicy:
         return Reply(reply, LIMITED_BROADCAST if packet.wants_broadcast else address)
 
     def _boards_own_file(self, board: str | None, kind: ClientKind) -> str | None:
-        if kind is ClientKind.IPXE:
+        if kind in {ClientKind.IPXE, ClientKind.IPXE_TFTP}:
             return IPXE_BOOT_FILE
         known = self._boards.by_name.get(board) if board is not None else None
         return known.boot_file if known is not None else self._settings.joining_boot_file or None

@@ -51,19 +51,21 @@ class ClientRates:
         self._strangers = _Bucket(strangers.burst, 0.0)
         self._clients: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def admit(self, mac: str, now: float, *, known: bool) -> Admission:
-        """Whether a message of `mac` is to be answered at `now` (monotonic, seconds)."""
+    def client(self, mac: str, now: float) -> Admission:
+        """Whether one more message of `mac` is to be read at `now` (monotonic, seconds)."""
         bucket = self._clients.get(mac)
         if bucket is None:
             bucket = self._clients[mac] = _Bucket(self._client.burst, now)
             if len(self._clients) > MAX_CLIENTS:
                 self._clients.popitem(last=False)
         self._clients.move_to_end(mac)
-        if not _take(bucket, self._client, now):
-            return _refusal(bucket, mac)
-        if not known and not _take(self._strangers, self._strangers_rate, now):
-            return _refusal(self._strangers, "")
-        return ALLOWED
+        return ALLOWED if _take(bucket, self._client, now) else _refusal(bucket, mac)
+
+    def stranger(self, now: float) -> Admission:
+        """Whether one more message of an unknown client is to be answered at `now`."""
+        if _take(self._strangers, self._strangers_rate, now):
+            return ALLOWED
+        return _refusal(self._strangers, "")
 
 
 def _take(bucket: _Bucket, rate: Rate, now: float) -> bool:

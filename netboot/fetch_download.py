@@ -17,12 +17,14 @@ from yarl import URL
 
 from netboot.fetch_errors import (
     FetchChecksumError,
+    FetchForbiddenError,
     FetchNoRoomError,
     FetchRefusedError,
     FetchTooLargeError,
     FetchUnreachableError,
     FetchUrlError,
 )
+from netboot.fetch_policy import FetchPolicy, ForbiddenAddressError
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 WRITE_BYTES = 1 << 20
@@ -88,6 +90,8 @@ class Download:
 
     Args:
         session: with `auto_decompress` off, or compressed files would be unpacked.
+        sha256: None takes what the origin sends, if that is whole for certain.
+        policy: asked for each redirect too. The session's resolver judges the addresses.
         reserve: awaited with the octets that will be needed in all, before they are written; raises for too many.
     """
 
@@ -95,20 +99,27 @@ class Download:
         self,
         session: aiohttp.ClientSession,
         url: URL,
-        sha256: str,
+        sha256: str | None,
         target: Path,
         *,
         limits: FetchLimits,
+        policy: FetchPolicy,
         reserve: Callable[[int], Awaitable[None]],
         on_progress: OnProgress,
     ) -> None:
         self._session, self._url, self._sha256, self._target = session, url, sha256, target
         self._limits, self._reserve, self._on_progress = limits, reserve, on_progress
+        self._policy = policy
         self._fd = -1
         self._hash = hashlib.sha256()
         self._etag: str | None = None
         self._whole_try = True  # all octets come from one answer whose length was told
         self.done_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of what is here."""
+        return self._hash.hexdigest()
 
     async def run(self) -> int:
         """Download; returns the size in octets. The file is then on the disk, not only in memory.
@@ -161,21 +172,33 @@ class Download:
             raise FetchRefusedError(
                 f"{shown(self._url)}: {type(error).__name__}: certificate or URL not good"
             ) from error
-        except aiohttp.ClientError as error:
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, ForbiddenAddressError):
+                raise FetchForbiddenError(
+                    f"{shown(self._url)}: {error.host} is {error.os_error}; [netboot.fetch] allow can permit it"
+                ) from error
             raise _TryAgainError(f"{type(error).__name__}") from error
-        if self._hash.hexdigest() == self._sha256:
+        except aiohttp.ClientError as error:
+            raise _TryAgainError(f"{type(error).__name__}", afresh=self._unsure) from error
+        if self._sha256 is None or self.sha256 == self._sha256:
             return
         if self._whole_try:
             raise FetchChecksumError(
-                f"{shown(self._url)}: the file there has SHA-256 {self._hash.hexdigest()}, not {self._sha256}"
+                f"{shown(self._url)}: the file there has SHA-256 {self.sha256}, not {self._sha256}"
             )
         raise _TryAgainError("cut short, or changed between two tries", afresh=True)
+
+    @property
+    def _unsure(self) -> bool:
+        """Whether the rest might be another file's, and nobody would notice."""
+        return self._sha256 is None and self._etag is None
 
     @asynccontextmanager
     async def _opened(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer behind all redirects; each is checked, for an origin may send us anywhere."""
         url = self._url
         for _ in range(self._limits.max_redirects + 1):
+            self._policy.check(url)
             response = await self._session.get(url, headers=headers, allow_redirects=False, timeout=self._timeout())
             async with response:
                 if response.status not in _REDIRECTS:
@@ -212,6 +235,8 @@ class Download:
         etag = response.headers.get(hdrs.ETAG)
         self._etag = etag if etag is not None and etag.startswith('"') else None
         total = None if response.content_length is None else self.done_bytes + response.content_length
+        if self._sha256 is None and total is None and "chunked" not in response.headers.get(hdrs.TRANSFER_ENCODING, ""):
+            raise FetchRefusedError(f"{shown(self._url)}: the origin tells no length, so a SHA-256 is needed")
         self._whole_try = self._whole_try and total is not None
         await self._bounded(total or 0)
         buffer = bytearray()

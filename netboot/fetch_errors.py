@@ -14,6 +14,10 @@ class FetchRefusedError(FetchError):
     """The origin says no (4xx, endless redirects, a certificate that is not trusted): mend the URL or the origin."""
 
 
+class FetchForbiddenError(FetchError):
+    """Nothing may be fetched from there: name another place, or allow it in the settings."""
+
+
 class FetchUnreachableError(FetchError):
     """The origin does not answer, or not to the end, after several tries: try again later."""
 

@@ -21,6 +21,7 @@ from yarl import URL
 
 from netboot.fetch_download import SHA256, Download, FetchLimits, OnProgress, checked_url, shown
 from netboot.fetch_errors import FetchError, FetchNoRoomError, FetchTooLargeError, FetchUnreachableError, FetchUrlError
+from netboot.fetch_policy import ANYWHERE, FetchPolicy, GuardedResolver
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,10 @@ class _Kept:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A file that is being fetched, for all who ask for it."""
+    """A file that is being fetched, for all who ask for it. `sha256` None: not known before it is here."""
 
     url: URL
+    sha256: str | None
     listeners: list[OnProgress] = field(default_factory=list)
     askers: int = 0
     reserved_bytes: int = 0
@@ -56,16 +58,26 @@ class FileCache:
     Args:
         folder: made if it is missing; nothing else may be kept there.
         limit_bytes: of all files together, those under way included.
+        policy: from where may be fetched, and whether without a checksum.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int, *, limits: FetchLimits | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int,
+        *,
+        limits: FetchLimits | None = None,
+        policy: FetchPolicy = ANYWHERE,
+    ) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._limits = limits or FetchLimits()
+        self._policy = policy
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._jobs: dict[str, _Job] = {}
         self._held: dict[str, set[str]] = {}
         self._asked_for: list[str] = []
+        self._waited_for: set[_Job] = set()
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[Path]] = set()
         self._session: aiohttp.ClientSession | None = None
@@ -85,7 +97,12 @@ class FileCache:
         """
         found = await asyncio.to_thread(self._scan)
         self._kept = OrderedDict((name, _Kept(size, checked=False)) for name, size in found)
-        self._session = aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        resolver = GuardedResolver(aiohttp.DefaultResolver()) if self._policy.judges_addresses else None
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=resolver),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
         await self._make_room(0)
 
     async def stop(self) -> None:
@@ -99,23 +116,26 @@ class FileCache:
             await session.close()
 
     async def fetch(
-        self, url: str, sha256: str, *, holder: str | None = None, on_progress: OnProgress | None = None
+        self, url: str, sha256: str | None, *, holder: str | None = None, on_progress: OnProgress | None = None
     ) -> Path:
-        """The file with this checksum, from the cache or from `url`. Several who ask at once cause one download, which
-        ends when none of them waits any longer.
+        """The file with this checksum, from the cache or from `url`; its name is the checksum. Several who ask at once
+        cause one download, which ends when none of them waits any longer.
 
-        Without `holder` the file may be dropped as soon as another is fetched; with it, not before `release(holder)`.
+        With `sha256` None it is whatever `url` has now, where the policy permits that. Without `holder` the file may be
+        dropped as soon as another is fetched; with it, not before `release(holder)`.
 
         Raises:
             FetchError: it cannot be had; the subclass says what to do.
         """
-        wanted, sha256 = checked_url(url), sha256.lower()
-        if SHA256.fullmatch(sha256) is None:
+        wanted, sha256 = checked_url(url), None if sha256 is None else sha256.lower()
+        if sha256 is not None and SHA256.fullmatch(sha256) is None:
             raise FetchUrlError(f"{shown(wanted)}: the checksum must be a SHA-256, 64 hexadecimal digits")
-        with self._asking(sha256):
+        self._policy.check_checksum(wanted, sha256)
+        self._policy.check(wanted)
+        with self._asking(sha256 or ""):
             path = await self._shared(wanted, sha256, on_progress)
             if holder is not None:
-                self._held.setdefault(holder, set()).add(sha256)
+                self._held.setdefault(holder, set()).add(path.name)
             return path
 
     def release(self, holder: str) -> None:
@@ -132,47 +152,49 @@ class FileCache:
 
     # --- one download for all who ask ---
 
-    async def _shared(self, url: URL, sha256: str, on_progress: OnProgress | None) -> Path:
+    async def _shared(self, url: URL, sha256: str | None, on_progress: OnProgress | None) -> Path:
+        key = str(url) if sha256 is None else sha256
         while True:
-            kept = self._kept.get(sha256)
-            if kept is not None and kept.checked:
+            kept = None if sha256 is None else self._kept.get(sha256)
+            if sha256 is not None and kept is not None and kept.checked:
                 self._kept.move_to_end(sha256)
                 path = self._folder / sha256
                 if await asyncio.to_thread(_touch, path):
                     return path
                 self._kept.pop(sha256, None)  # somebody removed it
-            job = self._jobs.get(sha256) or self._begin(url, sha256)
+            job = self._jobs.get(key) or self._begin(key, url, sha256)
             try:
-                return await self._wait(job, sha256, on_progress)
+                return await self._wait(job, key, on_progress)
             except FetchError:
                 if job.url == url:
                     raise  # else it was another's URL that failed: try ours
 
-    def _begin(self, url: URL, sha256: str) -> _Job:
-        job = _Job(url)
+    def _begin(self, key: str, url: URL, sha256: str | None) -> _Job:
+        job = _Job(url, sha256)
         job.task = asyncio.create_task(self._provide(job, sha256), name="netboot-fetch")
         self._tasks.add(job.task)
-        self._jobs[sha256] = job
+        self._jobs[key] = job
 
         def ended(task: asyncio.Task[Path]) -> None:
             self._tasks.discard(task)
-            self._forget(job, sha256)
+            self._forget(job, key)
             if not task.cancelled():
                 task.exception()  # those who ask have heard it; nobody else needs to
 
         job.task.add_done_callback(ended)
         return job
 
-    def _forget(self, job: _Job, sha256: str) -> None:
-        if self._jobs.get(sha256) is job:
-            del self._jobs[sha256]
+    def _forget(self, job: _Job, key: str) -> None:
+        if self._jobs.get(key) is job:
+            del self._jobs[key]
 
-    async def _wait(self, job: _Job, sha256: str, on_progress: OnProgress | None) -> Path:
+    async def _wait(self, job: _Job, key: str, on_progress: OnProgress | None) -> Path:
         if job.task is None:
             raise RuntimeError("a job without its task")
         if on_progress is not None:
             job.listeners.append(on_progress)
         job.askers += 1
+        self._waited_for.add(job)
         try:
             return await asyncio.shield(job.task)
         except asyncio.CancelledError:
@@ -184,39 +206,51 @@ class FileCache:
             job.askers -= 1
             if on_progress is not None:
                 job.listeners.remove(on_progress)
+            if not job.askers:
+                self._waited_for.discard(job)
             if not job.askers and not job.task.done():
-                self._forget(job, sha256)
+                self._forget(job, key)
                 job.task.cancel()
 
-    async def _provide(self, job: _Job, sha256: str) -> Path:
-        path = self._folder / sha256
-        kept = self._kept.get(sha256)
-        if kept is not None:
-            if await asyncio.to_thread(_has_checksum, path, sha256):
-                kept.checked = True
-                return path
-            log.warning("file %s in %s is damaged or gone; it is fetched again", sha256, self._folder)
-            self._kept.pop(sha256, None)
+    async def _provide(self, job: _Job, sha256: str | None) -> Path:
+        if sha256 is not None and await self._is_good(sha256):
+            return self._folder / sha256
         if self._session is None:
             raise FetchUnreachableError(f"{shown(job.url)}: the cache is not running")
         part = self._folder / f"{PART_PREFIX}{next(self._numbers)}"
         try:
-            size = await Download(
+            download = Download(
                 self._session,
                 job.url,
                 sha256,
                 part,
                 limits=self._limits,
+                policy=self._policy,
                 reserve=lambda need: self._reserve(job, need),
                 on_progress=lambda done, total: _tell(job, done, total),
-            ).run()
+            )
+            size = await download.run()
+            job.sha256 = download.sha256  # from now on nobody drops it before those who ask have it
+            path = self._folder / download.sha256
             await asyncio.shield(asyncio.to_thread(_publish, part, path))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(part.unlink, missing_ok=True))
             raise
         job.reserved_bytes = 0
-        self._kept[sha256] = _Kept(size, checked=True)
+        self._kept[path.name] = _Kept(size, checked=True)
         return path
+
+    async def _is_good(self, sha256: str) -> bool:
+        """Whether the file is kept, and is what it was when it was fetched."""
+        kept = self._kept.get(sha256)
+        if kept is None:
+            return False
+        if await asyncio.to_thread(_has_checksum, self._folder / sha256, sha256):
+            kept.checked = True
+            return True
+        log.warning("file %s in %s is damaged or gone; it is fetched again", sha256, self._folder)
+        self._kept.pop(sha256, None)
+        return False
 
     # --- room ---
 
@@ -242,7 +276,8 @@ class FileCache:
             )
 
     async def _make_room(self, need: int, *, for_url: URL | None = None) -> None:
-        held = set(self._asked_for).union(*self._held.values())
+        waited = {job.sha256 for job in self._waited_for}
+        held = set(self._asked_for).union(waited, *self._held.values())
         dropped = []
         for name in list(self._kept):
             if self.size_bytes + need <= self._limit_bytes:

@@ -1,10 +1,11 @@
 """Which file who gets, by TFTP and by HTTP: decides, and tells the owner what came of it."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
+from netboot.board_addresses import known_as
 from netboot.boot_disk import on_disk
 from netboot.boot_files import BootIdentity, content
 from netboot.boot_tree import BootTree, GeneratedFile, Refused, TreeClient
@@ -35,6 +36,7 @@ class FileDesk:
 
     Attributes:
         tree: what is served to whom; replaced when the boards change.
+        ipv6: the boards' IPv4 addresses by the IPv6 ones that mean them (`board_addresses.by_ipv6`); as `tree`.
         counts: since the start, by name.
     """
 
@@ -47,6 +49,7 @@ class FileDesk:
         on_event: Callable[[NetbootEvent], None],
     ) -> None:
         self.tree = BootTree({})
+        self.ipv6: Mapping[IPv6Address, IPv4Address] = {}
         counted = ("files_sent", "transfers_failed", "refused", "missing")
         self.counts = {f"{by}_{what}": 0 for by in ("tftp", "http") for what in counted}
         self._config = config
@@ -61,14 +64,24 @@ class FileDesk:
         """Questions that were answered with a file, and whose end was not told yet."""
         return len(self._asked)
 
-    def secrets_at(self, address: IPv4Address) -> tuple[str, ...]:
+    def secrets_at(self, client: str) -> tuple[str, ...]:
         """The secrets that are good for the board with this address."""
-        client = self.tree.board_at(address)
-        return () if client is None or client.board is None else self._secrets.good(client.board)
+        known = self._known(client)
+        return () if known is None or known.board is None else self._secrets.good(known.board)
+
+    def is_known(self, client: str) -> bool:
+        """Whether a board has this address."""
+        return self._known(client) is not None
+
+    def _known(self, client: str) -> TreeClient | None:
+        address = known_as(client, self.ipv6)
+        return None if address is None else self.tree.board_at(address)
 
     async def decide(self, question: Question) -> Answer:
         """What is sent for `question`."""
-        address = IPv4Address(question.client)
+        address = known_as(question.client, self.ipv6)
+        if address is None:
+            return self.refuse(question, Refused("no board has this address"))
         named = self.tree.look_up(address, question.path, joining=self._joining(address))
         found = await on_disk(named, self._config.staged)
         if isinstance(found, Refused):
@@ -78,12 +91,12 @@ class FileDesk:
         if isinstance(found, GeneratedFile):
             role: Role = "config"
             try:
-                answer = SendBytes(await self._generate(found))
+                answer = SendBytes(await self._generate(found), found.client.profile.tftp_limits)
             except SecretsNotSavedError:
                 log.exception("board %s gets no boot file now", board)
                 return SendError(ERROR_UNDEFINED, "try again")
         else:
-            role, answer = found.role, SendFile(found.path, root=found.root)
+            role, answer = found.role, SendFile(found.path, found.client.profile.tftp_limits, found.root)
         self._asked[question.number] = _Asked(board, question.client, question.path, role)
         self._on_event(FileRequested(board, question.client, question.path, role, _via(question), question.number))
         return answer
@@ -100,7 +113,7 @@ class FileDesk:
 
     def refuse(self, question: Question, refused: Refused) -> SendError:
         """Answer no, and say so."""
-        known = self.tree.board_at(IPv4Address(question.client))
+        known = self._known(question.client)
         self._report(
             FileRefused(
                 client=question.client,

@@ -17,16 +17,25 @@ class FilesForHttp(Protocol):
 
     async def decide(self, question: Question) -> Answer: ...
     def refuse(self, question: Question, refused: Refused) -> SendError: ...
-    def secrets_at(self, address: IPv4Address) -> tuple[str, ...]: ...
+    def secrets_at(self, client: str) -> tuple[str, ...]: ...
+    def is_known(self, client: str) -> bool: ...
     def done(self, done: Done, by: FileVia) -> None: ...
     def part_done(self, done: Done) -> None: ...
     def worker_refused(self, refusal: WorkerRefusal, by: FileVia) -> None: ...
 
 
 class HttpBoot:
-    """Serves from `start` to `stop`, or nothing where `port` is None."""
+    """Serves from `start` to `stop`, or nothing where `port` is None. `address6` as in `HttpBootServer`."""
 
-    def __init__(self, address: IPv4Address, port: int | None, interface: str, files: FilesForHttp) -> None:
+    def __init__(
+        self,
+        address: IPv4Address,
+        port: int | None,
+        interface: str,
+        files: FilesForHttp,
+        *,
+        address6: str | None = None,
+    ) -> None:
         self.port = port
         self._files = files
         self._server: HttpBootServer | None = None
@@ -37,7 +46,9 @@ class HttpBoot:
                 answer=self._answer,
                 on_done=self._done,
                 on_refusal=lambda refusal: files.worker_refused(refusal, "http"),
+                is_known=files.is_known,
                 interface=interface,
+                address6=address6,
             )
 
     async def start(self) -> None:
@@ -62,9 +73,7 @@ class HttpBoot:
 
     async def _answer(self, question: HttpQuestion) -> Answer:
         """By the address, as TFTP; a URL that names a boot has to name one of this address's board."""
-        if question.token is not None and not token_fits(
-            question.token, self._files.secrets_at(IPv4Address(question.client))
-        ):
+        if question.token is not None and not token_fits(question.token, self._files.secrets_at(question.client)):
             return self._files.refuse(question, Refused("the URL is another boot's"))
         return await self._files.decide(question)
 

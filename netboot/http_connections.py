@@ -34,41 +34,56 @@ class ConnectionGate:
     Args:
         most: connections at once.
         most_per_client: of one address.
+        most_strangers: of all addresses together that are not `is_known`; an IPv6 host has as many as it likes.
         idle_s: from connecting, or from an answer, until the next request's head is whole.
         on_refusal: called with the address of a client that has too many, and why.
     """
 
     def __init__(
-        self, *, most: int, most_per_client: int, idle_s: float, on_refusal: Callable[[str, str], None]
+        self,
+        *,
+        most: int,
+        most_per_client: int,
+        most_strangers: int,
+        idle_s: float,
+        is_known: Callable[[str], bool],
+        on_refusal: Callable[[str, str], None],
     ) -> None:
         self.most = most
         self.most_per_client = most_per_client
+        self.most_strangers = most_strangers
+        self.is_known = is_known
         self.idle_s = idle_s
         self.on_refusal = on_refusal
         self.open: dict[asyncio.BaseTransport, GuardedConnection] = {}
         self.by_client: Counter[str] = Counter()
+        self.strangers = 0
 
     def guard(self, inner: asyncio.Protocol) -> "GuardedConnection":
         """The protocol to hand to the event loop in the place of `inner`."""
         return GuardedConnection(self, inner)
 
-    def objection(self, client: str) -> str | None:
+    def objection(self, client: str, *, known: bool) -> str | None:
         """Why one more connection of this client is too many."""
         if len(self.open) >= self.most:
             return f"more than {self.most} connections"
         if self.by_client[client] >= self.most_per_client:
             return f"more than {self.most_per_client} connections of one client"
+        if not known and self.strangers >= self.most_strangers:
+            return f"more than {self.most_strangers} connections of unknown clients"
         return None
 
     def enter(self, connection: "GuardedConnection") -> None:
         """A connection was let in."""
         self.open[connection.transport] = connection
         self.by_client[connection.client] += 1
+        self.strangers += not connection.known
 
     def leave(self, connection: "GuardedConnection") -> None:
         """A connection that was let in has ended."""
         del self.open[connection.transport]
         self.by_client[connection.client] -= 1
+        self.strangers -= not connection.known
         if not self.by_client[connection.client]:
             del self.by_client[connection.client]
 
@@ -90,6 +105,7 @@ class GuardedConnection(asyncio.Protocol):
 
     transport: asyncio.Transport
     client: str
+    known: bool
 
     def __init__(self, gate: ConnectionGate, inner: asyncio.Protocol) -> None:
         self._gate = gate
@@ -102,7 +118,8 @@ class GuardedConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.client = str(peer[0]) if peer else ""  # it may be gone already
-        objection = self._gate.objection(self.client)
+        self.known = self._gate.is_known(self.client)
+        objection = self._gate.objection(self.client, known=self.known)
         if objection is not None:
             self.transport.abort()
             self._gate.on_refusal(self.client, objection)

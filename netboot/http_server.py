@@ -17,6 +17,7 @@ from typing import Literal
 from aiohttp import hdrs, web
 
 from netboot.errors import NetbootStartError
+from netboot.http_accept import Acceptor
 from netboot.http_answer import SERVER_NAME, Answering, Outcome, Pace, Progress
 from netboot.http_connections import ConnectionGate, RequestRate
 from netboot.http_files import OpenFile
@@ -46,12 +47,14 @@ class HttpStartError(NetbootStartError):
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """What clients may take. `idle_s`: until a request's head is whole. `stall_s`: a client that takes no octet for so
-    long is given up, and so is one that is slower than `slowest_bytes_s` on average after that time. `requests_per_s`:
-    of one client; more are answered slowly."""
+    """What clients may take. `max_strangers`: connections of all clients together that the owner does not know.
+    `idle_s`: until a request's head is whole. `stall_s`: a client that takes no octet for so long is given up, and so
+    is one that is slower than `slowest_bytes_s` on average after that time. `requests_per_s`: of one client; more are
+    answered slowly."""
 
     max_connections: int = 512
     max_per_client: int = 16
+    max_strangers: int = 64
     idle_s: float = 20.0
     stall_s: float = 30.0
     slowest_bytes_s: float = 1024.0
@@ -84,13 +87,14 @@ class HttpBootServer:
 
     `answer` is awaited for each question, several at a time. `on_done` is called once for each that was not answered
     with `SendError`, and `on_refusal` for what is refused without a question: another method, too many connections.
-    Both run in the event loop and must not block.
+    Both run in the event loop and must not block. `is_known` tells for an address whether it is a board's.
 
     Args:
         interface: serve this network interface alone; None for all of them.
+        address6: serve this IPv6 address beside `address`, on the same port; `::` for all of the interface's.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # where it serves, and whom it asks and tells
         self,
         address: str,
         port: int,
@@ -98,10 +102,13 @@ class HttpBootServer:
         answer: Callable[[HttpQuestion], Awaitable[Answer]],
         on_done: Callable[[HttpDone], None],
         on_refusal: Callable[[WorkerRefusal], None],
+        is_known: Callable[[str], bool] = lambda _client: True,
         interface: str | None = None,
+        address6: str | None = None,
         limits: HttpLimits | None = None,
     ) -> None:
-        self._address, self._port, self._interface = address, port, interface
+        self._addresses = (address,) if address6 is None else (address, address6)
+        self._port, self._interface = port, interface
         self._answer, self._on_done, self._on_refusal = answer, on_done, on_refusal
         limits = limits or HttpLimits()
         self._rate = RequestRate(limits.requests_per_s)
@@ -109,12 +116,14 @@ class HttpBootServer:
         self._gate = ConnectionGate(
             most=limits.max_connections,
             most_per_client=limits.max_per_client,
+            most_strangers=limits.max_strangers,
+            is_known=is_known,
             idle_s=limits.idle_s,
             on_refusal=lambda client, reason: self._refused(client, "", reason),
         )
         self._number = 0
         self._web: web.Server | None = None
-        self._server: asyncio.Server | None = None
+        self._acceptors: list[Acceptor] = []
         self._threads: Threads | None = None
         self.counters: Counter[str] = Counter()
 
@@ -124,7 +133,7 @@ class HttpBootServer:
         Raises:
             HttpStartError: the address or port cannot be used.
         """
-        listener = self._listener()
+        listeners = self._listeners()
         self._threads = Threads()
         self._web = web.Server(
             self._handle,
@@ -135,32 +144,53 @@ class HttpBootServer:
             lingering_time=0,  # a GET with a body is not worth reading it
         )
         make_protocol = self._web
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: self._gate.guard(make_protocol()), sock=listener, backlog=BACKLOG
-        )
-        self._port = int(listener.getsockname()[1])  # a new start serves the port that clients know
+        self._acceptors = [Acceptor(listener, lambda: self._gate.guard(make_protocol())) for listener in listeners]
         return self._port
 
-    def _listener(self) -> socket.socket:
-        listener = socket.socket(socket.AF_INET6 if ":" in self._address else socket.AF_INET, socket.SOCK_STREAM)
+    def _listeners(self) -> list[socket.socket]:
+        listeners: list[socket.socket] = []
         try:
+            for address in self._addresses:
+                listeners.append(self._listener(address))
+                self._port = int(listeners[0].getsockname()[1])  # a new start serves the port that clients know
+        except HttpStartError:
+            for listener in listeners:
+                listener.close()
+            raise
+        return listeners
+
+    def _listener(self, address: str) -> socket.socket:
+        name, _, scope = address.partition("%")
+        try:
+            family = socket.AF_INET6 if ":" in name else socket.AF_INET
+            where = (name, self._port, 0, socket.if_nametoindex(scope) if scope else 0)
+            listener = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise self._start_error(address, error) from error
+        try:
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._interface is not None:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode() + b"\0")
-            listener.bind((self._address, self._port))
+            listener.bind(where if family == socket.AF_INET6 else where[:2])
             listener.setblocking(False)
+            listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
-            raise HttpStartError(f"cannot serve HTTP on {self._address} port {self._port}: {error.strerror}") from error
+            raise self._start_error(address, error) from error
         return listener
+
+    def _start_error(self, address: str, error: OSError) -> HttpStartError:
+        return HttpStartError(f"cannot serve HTTP on {address} port {self._port}: {error.strerror}")
 
     async def stop(self) -> None:
         """End all transfers and connections. May be called twice."""
-        server, self._server = self._server, None
+        acceptors, self._acceptors = self._acceptors, []
         inner, self._web = self._web, None
         threads, self._threads = self._threads, None
-        if server is not None:
-            server.close()
+        for acceptor in acceptors:
+            await acceptor.stop()
         if inner is not None:
             for connection in list(self._gate.open.values()):
                 connection.transport.abort()

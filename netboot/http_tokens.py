@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 TOKEN_CHARACTERS = 32
 """128 bits in hexadecimal."""
-_FOLDER = re.compile(r"/+boot_([0-9a-f]+)(/.*|)", re.DOTALL)
+_FOLDER = re.compile(r"/+boot_([0-9A-Fa-f]+)(/.*|)", re.DOTALL)
 """No board's id has an underscore, so no board's folder is taken for a token."""
 _PURPOSE = b"boardhand HTTP boot URL"
 _NO_SECRET = "0" * 64  # compared with where there is none, so that all refusals take the same time
@@ -29,8 +29,8 @@ def url_prefix(secret: str) -> str:
 
 
 def split_token(path: str) -> tuple[str | None, str]:
-    """The token of a URL's path, and the path without it. None: the path carries none. One of a wrong length is given
-    back too; it fits no boot."""
+    """The token of a URL's path, and the path without it. None: the path carries none. One of a wrong length or in
+    capitals is given back too; it fits no boot."""
     found = _FOLDER.fullmatch(path)
     return (None, path) if found is None else (found[1], found[2] or "/")
 

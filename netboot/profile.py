@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from netboot.boot_templates import MUST_CARRY, BootTemplate
+from netboot.tftp_limits import NO_LIMITS, Limits
 from wire.names import is_id
 
 Arch: TypeAlias = Literal["arm64", "arm", "x86_64", "riscv64"]
@@ -75,6 +76,8 @@ class BootProfile:
     """What DHCP names, where it is not what the family says."""
     config_txt: tuple[str, ...] = ()
     """Further lines of a Raspberry Pi's config.txt."""
+    tftp: Limits | None = None
+    """What its TFTP client can take; None: as the family usually can."""
 
     def __post_init__(self) -> None:
         if not is_id(self.name):
@@ -91,6 +94,13 @@ class BootProfile:
     def compressed(self) -> bool:
         """Whether the kernel is a compressed image, which `booti` unpacks by the `kernel_comp_*` pair."""
         return self.kernel.suffix in {".gz", ".lz4", ".lzo", ".lzma", ".bz2", ".zst", ".xz"}
+
+    @property
+    def tftp_limits(self) -> Limits:
+        """What its TFTP client can take. A Raspberry Pi's firmware does not count beyond block 65535."""
+        if self.tftp is not None:
+            return self.tftp
+        return Limits(rollover=None) if self.family == "raspberry-pi" else NO_LIMITS
 
     @property
     def boot_file(self) -> str:

@@ -9,12 +9,14 @@ other server to name our boot file (see `dhcp_advice`).
 from collections.abc import Sequence
 from dataclasses import replace
 
+from netboot.dhcp_events import OtherAddress
 from netboot.dhcp_options import BootFileFor, ClientKind, client_kind, is_pxe_or_http, proxy_answer
 from netboot.dhcp_packet import NO_ADDRESS, DhcpPacket, MessageType, Op, Option
 from netboot.dhcp_policy import (
     LIMITED_BROADCAST,
     Decision,
     Reply,
+    client_name,
     reply_base,
     seen,
     with_relay_information,
@@ -28,7 +30,8 @@ _PXE_END = 255
 
 class ProxyPolicy:
     """Decides on the messages of one interface that arrive on port 67; `boot_server` on those of port 4011. Of the
-    settings only addresses count; a relay's messages are answered where `relayed` names its network.
+    settings only addresses count; a relay's messages are answered where `relayed` names its network. Unknown boards
+    hear nothing: their address is another server's affair, so we would not know whose files they may read.
 
     Raises:
         ValueError: at construction, as `BoardIndex`.
@@ -38,7 +41,6 @@ class ProxyPolicy:
         self._settings = settings
         self._boot_file_for = boot_file_for
         self._boards = BoardIndex(settings, boards)
-        self.joining_open = False
         self.boot_server = BootServerPort(self)
 
     def set_boards(self, boards: Sequence[DhcpBoard]) -> None:
@@ -57,7 +59,7 @@ class ProxyPolicy:
     def handle(self, packet: DhcpPacket, received_on: str, now: float) -> Decision:  # noqa: ARG002  # as DhcpPolicy's
         """Decide on one message to port 67. A client's REQUEST to the other server tells us its address."""
         board = self._sender(packet, received_on)
-        if board is None and not self._may_join(packet, received_on):
+        if board is None:
             return Decision()
         kind = packet.message_type
         if kind is MessageType.DISCOVER:
@@ -66,14 +68,21 @@ class ProxyPolicy:
             return Decision()
         wanted = packet.address_option(Option.REQUESTED_ADDRESS)
         address = wanted if wanted is not None else packet.ciaddr
-        return Decision(events=(seen(packet, board, address if address != NO_ADDRESS else None, None),))
+        if address == NO_ADDRESS:
+            return Decision(events=(seen(packet, board, None, None),))
+        wrong: tuple[OtherAddress, ...] = ()
+        if address != board.address:
+            wrong = (
+                OtherAddress(
+                    self._settings.interface, str(address), client_name(packet), board.board, str(board.address)
+                ),
+            )
+        return Decision(events=(seen(packet, board, address, None),), conflicts=wrong)
 
     def ask_boot_server(self, packet: DhcpPacket, received_on: str) -> Decision:
         """Decide on one message to port 4011."""
         board = self._sender(packet, received_on)
-        if board is None and not self._may_join(packet, received_on):
-            return Decision()
-        if packet.message_type not in {MessageType.REQUEST, MessageType.INFORM}:
+        if board is None or packet.message_type not in {MessageType.REQUEST, MessageType.INFORM}:
             return Decision()
         return self._answer(packet, board, MessageType.ACK)
 
@@ -84,15 +93,12 @@ class ProxyPolicy:
         known_place = self._settings.subnet_of_sender(packet) is not None
         return received_on == self._settings.interface and packet.op == Op.REQUEST and known_place
 
-    def _may_join(self, packet: DhcpPacket, received_on: str) -> bool:
-        return self.joining_open and packet.mac is not None and self._is_for_us(packet, received_on)
-
-    def _answer(self, packet: DhcpPacket, board: DhcpBoard | None, kind: MessageType) -> Decision:
+    def _answer(self, packet: DhcpPacket, board: DhcpBoard, kind: MessageType) -> Decision:
         silence = Decision(events=(seen(packet, board, None, None),))
         if not is_pxe_or_http(packet):
             return silence
         server, client = self._settings.server_address, client_kind(packet)
-        boot_file = self._boot_file_for(board.board if board is not None else None, client)
+        boot_file = self._boot_file_for(board.board, client)
         if boot_file is None and client is not ClientKind.RASPBERRY_PI:
             return silence
         boot = proxy_answer(client, boot_file, server)

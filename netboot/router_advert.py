@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 
 from netboot.errors import NetbootStartError
+from netboot.segment_frames import hardware_address
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,10 @@ NEEDED_HOP_LIMIT = 255
 MIN_BETWEEN_MULTICASTS_S = 3.0
 """RFC 4861 section 10, MIN_DELAY_BETWEEN_RAS."""
 MAX_ANSWERS_PER_S = 100
+ANNOUNCEMENTS = 3
+"""RFC 4861 section 10, MAX_INITIAL_RTR_ADVERTISEMENTS."""
+BETWEEN_ANNOUNCEMENTS_S = 4.0
+"""Section 10 has at most 16 s; clients of ours wait 13 s at most, and a new address needs 1 to 2 s to be confirmed."""
 _UNSPECIFIED = IPv6Address(0)
 _SOLICITATION_BYTES = 8
 _SOURCE_LINK_ADDRESS = 1
@@ -124,12 +129,15 @@ def _hint(interface: str, error: OSError) -> str:
 
 
 class RouterAdvertiser:
-    """Answers on one interface from `start` to `stop`. `mac` is the interface's own."""
+    """Answers on one interface from `start` to `stop`, and says it unasked at the start for hosts that have just given
+    up asking."""
 
-    def __init__(self, interface: str, mac: bytes, clock: Callable[[], float]) -> None:
+    def __init__(self, interface: str, clock: Callable[[], float]) -> None:
         self._interface = interface
-        self._message = advertisement(mac)
+        self._message = b""
         self._clock = clock
+        self._announced = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._answers = Answers()
         self._socket: socket.socket | None = None
         self._index = 0
@@ -144,10 +152,16 @@ class RouterAdvertiser:
         if self._socket is None:
             self._socket = open_socket(self._interface)
             self._index = socket.if_nametoindex(self._interface)
+            self._message = advertisement(hardware_address(self._interface)[1])
             asyncio.get_running_loop().add_reader(self._socket.fileno(), self._readable)
+            self._announced = 0
+            self._announce()
 
     def stop(self) -> None:
         """Close the socket. May be called twice."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
@@ -175,12 +189,24 @@ class RouterAdvertiser:
         except AddressValueError:
             return
         destination = self._answers.destination(data, source, hop_limit, self._clock())
-        if destination is None or self._socket is None:
-            return
+        if destination is not None and self._send(destination):
+            self.counters["ra_answered"] += 1
+
+    def _announce(self) -> None:
+        self._announced += 1
+        if self._send(ALL_NODES):
+            self.counters["ra_announced"] += 1
+        if self._announced < ANNOUNCEMENTS:
+            self._timer = asyncio.get_running_loop().call_later(BETWEEN_ANNOUNCEMENTS_S, self._announce)
+
+    def _send(self, destination: IPv6Address) -> bool:
+        if self._socket is None:
+            return False
         try:
             self._socket.sendto(self._message, (str(destination), 0, 0, self._index))
         except OSError as error:
+            # Just after the interface came up its own address is not confirmed yet (RFC 4862 section 5.4).
             self.counters["ra_send_errors"] += 1
-            log.debug("cannot answer a router solicitation of %s on %s: %s", source, self._interface, error)
-        else:
-            self.counters["ra_answered"] += 1
+            log.debug("cannot send a router advertisement to %s on %s: %s", destination, self._interface, error)
+            return False
+        return True

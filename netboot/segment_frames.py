@@ -1,5 +1,7 @@
 """Ethernet frames that the watch of a segment reads and sends: ARP (RFC 826, RFC 5227), and DHCP in UDP in IPv4."""
 
+import fcntl
+import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -15,6 +17,8 @@ _ARP_OPERATIONS = frozenset({1, 2})
 _UDP_NUMBER = 17
 _FRAGMENT = 0x1FFF
 _TTL = 64
+_SIOCGIFHWADDR = 0x8927  # linux/sockios.h
+_ARPHRD_ETHER = 1  # linux/if_arp.h
 SERVER_PORT, CLIENT_PORT = 67, 68
 
 # Classic BPF (linux/filter.h) as (code, jump if true, jump if false, value): ARP, and UDP to port 68.
@@ -32,6 +36,26 @@ WATCH_FILTER: tuple[tuple[int, int, int, int], ...] = (
     (0x06, 0, 0, 0xFFFF),
     (0x06, 0, 0, 0),
 )
+
+
+def hardware_address(interface: str) -> tuple[int, bytes]:
+    """The kind of hardware (ARPHRD_..., linux/if_arp.h) and the first six octets of its address.
+
+    Raises:
+        OSError: no such interface.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        answer = fcntl.ioctl(sock, _SIOCGIFHWADDR, struct.pack("16s24x", interface.encode()))
+    kind, mac = struct.unpack_from("=H6s", answer, 16)
+    return kind, mac
+
+
+def is_ethernet(interface: str) -> bool:
+    """Whether frames of this module can travel there. Not on loopback, nor where there is no such interface."""
+    try:
+        return hardware_address(interface)[0] == _ARPHRD_ETHER
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

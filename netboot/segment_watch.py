@@ -2,46 +2,75 @@
 machines. Decisions only: messages and `now` in, alerts out. Sockets are in `segment_listener`.
 
 Two machines with one MAC address are told from one machine that boots (firmware, boot loader and operating system
-may each call themselves something else) by what one program never does:
-- the same program, by its vendor class, gives another client id or UUID within a minute;
-- a transaction number comes back after another one was used (RFC 2131 section 4.1: a client keeps one at a time).
+may each call themselves something else, and so may an initrd and the system after it) by what one machine never does.
+The same program, by its vendor class:
+- gives another UUID within a minute;
+- comes back under a client id after another one was used, within seconds, or to renew what it got before that;
+- comes back to a transaction after another one was begun, within seconds (RFC 2131 section 4.1: one at a time).
+A machine that reboots repeats itself too, but not that fast.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from netboot.dhcp_events import AddressConflict, DuplicateMac, RogueDhcpServer, SegmentEvent
+from netboot.dhcp_events import AddressConflict, DuplicateMac, OtherAddress, RogueDhcpServer, SegmentEvent
 from netboot.dhcp_options import client_uuids
-from netboot.dhcp_packet import BROADCAST_FLAG, DhcpPacket, MessageType, Op, Option
+from netboot.dhcp_packet import BROADCAST_FLAG, NO_ADDRESS, DhcpPacket, MessageType, Op, Option
 
 PROBE_S = 300.0
 """How often a DISCOVER of ours asks who answers. A rogue server that hears boards is noticed with its first answer."""
 FIRST_PROBE_S = 2.0
 SAME_MOMENT_S = 60.0
+AT_ONCE_S = 10.0
+"""No board that reboots is back at its DISCOVER that fast, and clients that nobody answers repeat theirs faster."""
 REPEAT_S = 600.0
 """An alert that goes on is told again after so long."""
 GONE_AFTER_PROBES = 3
 MAX_REMEMBERED = 1024
-_XIDS_KEPT = 8
+_NAMES_KEPT = 8
 _FROM_SERVER = frozenset({MessageType.OFFER, MessageType.ACK, MessageType.NAK})
 _NO_BOARD: Callable[[str], str | None] = lambda _: None  # noqa: E731
 
 
 @dataclass(slots=True)
-class _Program:
-    """What one program on a machine said of itself, and when."""
+class _Names:
+    """By what a program called itself or its transactions, and when last; the latest is at the end."""
 
-    client_id: bytes = b""
-    uuids: tuple[str, ...] = ()
-    at: float = 0.0
+    used: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
+
+    def came_back(self, name: bytes, now: float, *, within_s: float | None) -> bytes | None:
+        """Note `name`. If it was used before, and then another one: that other one."""
+        latest = next(reversed(self.used), None)
+        before = self.used.pop(name, None)
+        self.used[name] = now
+        if len(self.used) > _NAMES_KEPT:
+            self.used.popitem(last=False)
+        if before is None or latest == name or (within_s is not None and now - before > within_s):
+            return None
+        return latest
+
+
+@dataclass(slots=True)
+class _Program:
+    """What one program on a machine said of itself."""
+
+    client_ids: _Names = field(default_factory=_Names)
+    xids: _Names = field(default_factory=_Names)
+    uuids: tuple[tuple[str, ...], float] | None = None
 
 
 @dataclass(slots=True)
 class _Client:
     programs: OrderedDict[bytes, _Program] = field(default_factory=OrderedDict)
-    xids: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_XIDS_KEPT))
+
+    def program(self, name: bytes) -> _Program:
+        found = self.programs.pop(name, None) or _Program()
+        self.programs[name] = found
+        if len(self.programs) > _NAMES_KEPT:
+            self.programs.popitem(last=False)
+        return found
 
 
 @dataclass(slots=True)
@@ -85,7 +114,8 @@ class SegmentWatch:
             if len(self._clients) > MAX_REMEMBERED:
                 self._clients.popitem(last=False)
         self._clients.move_to_end(mac)
-        reason = _other_identity(client, packet, now) or _old_transaction(client, packet.xid, now)
+        program = client.program(packet.option(Option.VENDOR_CLASS) or b"")
+        reason = _other_identity(program, packet, now) or _old_transaction(program, packet, now)
         if reason is None or not self._may_tell(("duplicate", mac), now):
             return ()
         return (DuplicateMac(self._interface, mac, self._board_of(mac), reason),)
@@ -113,8 +143,8 @@ class SegmentWatch:
         rogue.told = now
         return (RogueDhcpServer(self._interface, name, source_mac),)
 
-    def conflicts(self, found: tuple[AddressConflict, ...], now: float) -> tuple[SegmentEvent, ...]:
-        """Those of the conflicts that the policy found which have not been told just now."""
+    def conflicts(self, found: tuple[AddressConflict | OtherAddress, ...], now: float) -> tuple[SegmentEvent, ...]:
+        """Those of the conflicts that a policy found which have not been told just now."""
         return tuple(one for one in found if self._may_tell((one.address, one.mac), now))
 
     def tick(self, now: float) -> tuple[bool, tuple[SegmentEvent, ...]]:
@@ -157,28 +187,33 @@ def probe_message(mac: str, xid: int) -> DhcpPacket:
     )
 
 
-def _other_identity(client: _Client, packet: DhcpPacket, now: float) -> str | None:
-    name = packet.option(Option.VENDOR_CLASS) or b""
-    said = _Program(packet.option(Option.CLIENT_ID) or b"", client_uuids(packet), now)
-    before = client.programs.pop(name, None)
-    client.programs[name] = said
-    if len(client.programs) > _XIDS_KEPT:
-        client.programs.popitem(last=False)
-    if before is None or now - before.at > SAME_MOMENT_S:
+def _other_identity(program: _Program, packet: DhcpPacket, now: float) -> str | None:
+    uuids = client_uuids(packet)
+    before, program.uuids = program.uuids, (uuids, now)
+    if (
+        before is not None
+        and before[0]
+        and uuids
+        and now - before[1] < SAME_MOMENT_S
+        and not set(before[0]) & set(uuids)
+    ):
+        return f"UUIDs {before[0][0]} and {uuids[0]}"
+    client_id = packet.option(Option.CLIENT_ID) or b""
+    if not client_id:
         return None
-    if before.client_id != said.client_id and before.client_id and said.client_id:
-        return f"client ids {before.client_id.hex()} and {said.client_id.hex()}"
-    if before.uuids and said.uuids and not set(before.uuids) & set(said.uuids):
-        return f"UUIDs {before.uuids[0]} and {said.uuids[0]}"
-    return None
+    other = program.client_ids.came_back(client_id, now, within_s=None if _renews(packet) else AT_ONCE_S)
+    return f"client ids {other.hex()} and {client_id.hex()}" if other is not None else None
 
 
-def _old_transaction(client: _Client, xid: int, now: float) -> str | None:
-    while client.xids and now - client.xids[0][1] > SAME_MOMENT_S:
-        client.xids.popleft()
-    if client.xids and client.xids[-1][0] == xid:
-        client.xids[-1] = (xid, now)
+def _renews(packet: DhcpPacket) -> bool:
+    """RFC 2131 section 4.3.2: only a program that has run ever since it got its address asks like this."""
+    fields = (packet.option(Option.SERVER_ID), packet.option(Option.REQUESTED_ADDRESS))
+    return packet.message_type is MessageType.REQUEST and packet.ciaddr != NO_ADDRESS and fields == (None, None)
+
+
+def _old_transaction(program: _Program, packet: DhcpPacket, now: float) -> str | None:
+    # Not of a REQUEST: U-Boot takes a late answer to its first DISCOVER after it has sent the second.
+    if packet.message_type is not MessageType.DISCOVER:
         return None
-    came_back = any(used == xid for used, _ in client.xids)
-    client.xids.append((xid, now))
-    return "two transactions at once" if came_back else None
+    other = program.xids.came_back(packet.xid.to_bytes(4, "big"), now, within_s=AT_ONCE_S)
+    return "two transactions at once" if other is not None else None

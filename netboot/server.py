@@ -2,15 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from netboot.board_addresses import ANY, by_ipv6, host_has_ipv6
 from netboot.boot_files import boot_file_for
 from netboot.boot_secrets import Verdict
 from netboot.boot_tree import BootTree, TreeClient
-from netboot.dhcp_options import ClientKind
-from netboot.dhcp_policy import DhcpBoard, DhcpPolicy, DhcpSettings
-from netboot.dhcp_server import DhcpServer
+from netboot.dhcp_desk import DhcpDesk, DhcpDuty, DhcpOwner
+from netboot.dhcp_events import SegmentEvent
+from netboot.dhcp_lease_keeper import SaveLeases
+from netboot.dhcp_options import ClientKind, named_to
+from netboot.dhcp_settings import DhcpBoard, DhcpSettings
 from netboot.events import NetbootEvent
 from netboot.file_desk import FileDesk
 from netboot.http_boot import HttpBoot
@@ -20,15 +24,25 @@ from netboot.tftp_process import WorkerConfig
 from netboot.tftp_workers import TftpWorkers
 from wire.names import normal_mac
 
-__all__ = ["NetbootBoard", "NetbootConfig", "NetbootServer", "SaveSecrets"]
+__all__ = ["NetbootBoard", "NetbootConfig", "NetbootServer", "NetbootState", "SaveSecrets"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NetbootState:
+    """What outlives a restart beside the secrets: `leases` is what `save_leases` got last."""
+
+    leases: Mapping[str, object] | None = None
+    save_leases: SaveLeases = lambda _: None
 
 
 class NetbootServer:
     """Serves one interface from `start` to `stop`.
 
-    `on_event` runs in the event loop and must not block. `save_secrets` gets the whole state as plain JSON values; it
+    `on_event` and `on_alert` run in the event loop and must not block.
+
+    `save_secrets` gets the whole state as plain JSON values; it
     may be a plain function or a coroutine function (`async def`), and it has returned before a file with a new secret
     leaves, so that a kill right after voids nothing.
 
@@ -45,27 +59,38 @@ class NetbootServer:
         on_event: Callable[[NetbootEvent], None],
         secrets_state: dict[str, object] | None,
         save_secrets: SaveSecrets,
+        state: NetbootState = NetbootState(),
+        on_alert: Callable[[SegmentEvent], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._owner_on_event = on_event
-        self._clock = clock
         self._secrets = SecretKeeper(secrets_state, save_secrets)
         self._files = FileDesk(config, self._secrets, joining=self._joining_client, on_event=self._on_event)
         self._boards: dict[str, NetbootBoard] = {}
-        self._policy = DhcpPolicy(self._dhcp_settings(), (), boot_file_for=self._boot_file)
-        self.set_boards(boards)
-        self._dhcp = DhcpServer(
-            self._policy,
-            interface=config.interface,
-            server_address=config.server_address,
-            on_event=self._on_event,
-            clock=clock,
-            port=config.dhcp_port,
+        self._dhcp = DhcpDesk(
+            self._dhcp_settings(),
+            DhcpDuty(
+                config.dhcp,
+                config.dhcp_port,
+                router_advertisements=config.router_advertisements,
+                watch_segment=config.watch_segment,
+            ),
+            DhcpOwner(
+                boot_file_for=self._boot_file,
+                on_event=self._on_event,
+                on_alert=on_alert,
+                leases=state.leases,
+                save_leases=state.save_leases,
+                clock=clock,
+            ),
         )
+        self.set_boards(boards)
+        address6 = ANY if config.ipv6 and host_has_ipv6() else None
         self._tftp = TftpWorkers(
             WorkerConfig(
                 address=str(config.server_address),
+                address6=address6,
                 port=config.tftp_port,
                 interface=config.interface,
                 max_window=config.tftp_window,
@@ -77,7 +102,9 @@ class NetbootServer:
             on_refusal=self._files.worker_refused,
         )
         self.tftp_port = config.tftp_port
-        self._http = HttpBoot(config.server_address, config.http_port, config.interface, self._files)
+        self._http = HttpBoot(
+            config.server_address, config.http_port, config.interface, self._files, address6=address6
+        )
 
     def _dhcp_settings(self) -> DhcpSettings:
         config = self._config
@@ -110,7 +137,7 @@ class NetbootServer:
 
     async def stop(self) -> None:
         """Stop serving, store what is not stored. May be called twice."""
-        self._dhcp.stop()
+        await self._dhcp.stop()
         await self._tftp.stop()
         await self._http.stop()
         await self._secrets.close()
@@ -127,8 +154,10 @@ class NetbootServer:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"board {name} stands twice")
-        self._policy.set_boards([DhcpBoard(b.board, b.macs, b.address, b.profile.boot_file) for b in boards])
+        ipv6 = by_ipv6(boards)
+        self._dhcp.set_boards([DhcpBoard(b.board, b.macs, b.address, b.profile.boot_file) for b in boards])
         self._boards = {board.board: board for board in boards}
+        self._files.ipv6 = ipv6
         self._files.tree = BootTree(
             {
                 b.address: TreeClient(b.board, b.macs, b.address, b.profile, b.uuid, b.serial, b.staged or b.board)
@@ -139,7 +168,7 @@ class NetbootServer:
 
     def set_joining(self, open: bool) -> None:  # noqa: A002, FBT001  # the contract's name
         """Whether unknown boards get an address and the joining profile. Closed at first."""
-        self._policy.joining_open = open and self._config.joining_profile is not None
+        self._dhcp.joining_open = open and self._config.joining_profile is not None
 
     def new_boot(self, board: str) -> None:
         """The board's power was switched on: a secret that was fetched before and not used is void."""
@@ -165,7 +194,12 @@ class NetbootServer:
         """Counters since the start, by name."""
         worker = {f"tftp_{name}": count for name, count in self._tftp.counters.items()} | self._http.counters
         counts = self._files.counts
-        own = {**counts, "tftp_restarts": self._tftp.restarts, "tftp_asked": self._files.waiting}
+        own = {
+            **counts,
+            "tftp_restarts": self._tftp.restarts,
+            "tftp_asked": self._files.waiting,
+            "tftp_pump_native": int(self._tftp.pump == "native"),
+        }
         return {**worker, **self._dhcp.counters, **own, "tftp_refused": counts["tftp_refused"]}
 
     @property
@@ -191,13 +225,11 @@ class NetbootServer:
         known = self._boards.get(board) if board is not None else None
         profile = known.profile if known is not None else self._config.joining_profile if board is None else None
         name = boot_file_for(profile, kind) if profile is not None else None
-        if name is None or not kind.by_http:
-            return name
-        return f"http://{self._config.server_address}:{self.http_port}/{name}" if self.http_port else None
+        return named_to(kind, name, self._config.server_address, self.http_port)
 
     def _joining_client(self, address: IPv4Address) -> TreeClient | None:
         profile = self._config.joining_profile
-        if profile is None or not self._policy.joining_open or not self._policy.in_pool(address):
+        if profile is None or not self._dhcp.joining_open or not self._dhcp.in_pool(address):
             return None
-        mac = self._policy.pool_mac(address, self._clock())
+        mac = self._dhcp.pool_mac(address)
         return TreeClient(None, (mac,) if mac is not None else (), address, profile)

@@ -24,6 +24,7 @@ class Machine(StrEnum):
 
     UBOOT_ARM64 = "uboot-arm64"
     UBOOT_ARM = "uboot-arm"
+    UBOOT_RISCV64 = "uboot-riscv64"
     IPXE_X86 = "ipxe-x86"
     UEFI_X64 = "uefi-x64"
     UEFI_ARM64 = "uefi-arm64"
@@ -38,6 +39,7 @@ class Kind:
         console: the kernel's name of its serial port.
         firmware: what it runs first, None for what QEMU brings along (SeaBIOS and iPXE's ROM).
         variables: where UEFI keeps its variables; each machine has a copy of its own.
+        firmware_option: how QEMU is told the firmware, where it is not in flash.
         packages: of Debian, where all this is.
     """
 
@@ -49,6 +51,7 @@ class Kind:
     cpu: str = ""
     firmware: Path | None = None
     variables: Path | None = None
+    firmware_option: str = "-bios"
 
 
 KINDS: Mapping[Machine, Kind] = {
@@ -60,6 +63,11 @@ KINDS: Mapping[Machine, Kind] = {
     Machine.UBOOT_ARM: Kind(
         "qemu-system-arm", "virt,highmem=off", "armhf", "ttyAMA0", "qemu-system-arm u-boot-qemu", "cortex-a15",
         Path("/usr/lib/u-boot/qemu_arm/u-boot.bin"),
+    ),
+    # OpenSBI, which QEMU brings along, starts it as it would start a kernel.
+    Machine.UBOOT_RISCV64: Kind(
+        "qemu-system-riscv64", "virt", "riscv64", "ttyS0", "qemu-system-misc u-boot-qemu", "",
+        Path("/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin"), firmware_option="-kernel",
     ),
     Machine.IPXE_X86: Kind("qemu-system-x86_64", "q35", "amd64", "ttyS0", "qemu-system-x86 ipxe-qemu"),
     Machine.UEFI_X64: Kind(
@@ -109,7 +117,7 @@ def machine_arguments(kind: Kind, *options: str) -> list[str]:
     U-Boot goes in by `-bios` also where only the device tree is asked for: the machine has a GPIO block less then.
     """
     cpu = ["-cpu", kind.cpu] if kind.cpu else []
-    bios = ["-bios", str(kind.firmware)] if kind.firmware is not None and kind.variables is None else []
+    bios = [kind.firmware_option, str(kind.firmware)] if kind.firmware and kind.variables is None else []
     machine = ",".join((kind.machine, *options))
     return [kind.qemu, "-M", machine, *cpu, "-m", str(MEMORY_MB), "-smp", "1", "-nographic", *bios]
 
@@ -150,11 +158,18 @@ def command(spec: ClientSpec, cable: Cable) -> list[str]:
         *machine_arguments(kind),
         *flash,
         *(_http_only() if spec.uefi_http else ()),
-        "-uuid", spec.uuid, "-smbios", f"type=1,serial={spec.folder.name}",
+        *_smbios(spec),
         "-no-reboot", "-monitor", "none", "-serial", "stdio", "-boot", "n",
         "-netdev", cable.qemu_netdev("n0"), "-device", f"virtio-net-pci,netdev=n0,mac={spec.mac}{modern}",
         "-device", "virtio-rng-pci",
     ]  # fmt: skip
+
+
+def _smbios(spec: ClientSpec) -> list[str]:
+    """QEMU 7.2 has no SMBIOS for riscv64."""
+    if spec.machine is Machine.UBOOT_RISCV64:
+        return []
+    return ["-uuid", spec.uuid, "-smbios", f"type=1,serial={spec.folder.name}"]
 
 
 def _http_only() -> list[str]:

@@ -252,7 +252,7 @@ def main(arguments: list[str]) -> int:
     # Only a cable with a pump can be a bad one.
     kind = CableKind.TAP if not plan.loss_percent and network.tap_is_possible() else CableKind.VETH
     # U-Boot needs the filter; iPXE and UEFI want to hear multicast.
-    filtered = plan.machine in {Machine.UBOOT_ARM64, Machine.UBOOT_ARM}
+    filtered = plan.machine in {Machine.UBOOT_ARM64, Machine.UBOOT_ARM, Machine.UBOOT_RISCV64}
     cable = network.lay_cables([CableEnd(plan.mac, plan.address, filtered)], kind)[0]
     pump = _start_pump(plan, cable)
     try:

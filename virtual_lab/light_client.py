@@ -168,10 +168,21 @@ class LightClient:
     def _do(self, action: client.Action) -> None:
         if action.kind == "start":
             self._step = asyncio.create_task(self._run_step(action.step), name="light step")
+        elif action.kind == "collect":
+            self._collect(action.step)
         elif action.kind == "kill" and self._step is not None:
             self._step.cancel()
         elif action.kind == "say":
             log.debug("%s: %s", self._session.board, action.detail)
+
+    def _collect(self, wish: dict[str, object]) -> None:
+        """A light board has no files; it says so of each pattern."""
+        paths = wish.get("paths")
+        for n, path in enumerate(paths if isinstance(paths, list) else []):
+            said = {"n": n, "name": str(path), "offset": 0, "data": "", "problem": "a light board has no files"}
+            self._session.artifact(said, time.monotonic())
+        self._session.artifact(None, time.monotonic())
+        self._wake.set()
 
     async def _run_step(self, step: dict[str, object]) -> None:
         began = time.monotonic()

@@ -44,6 +44,9 @@ class Topics:
     def agent_response(self, agent: str, verb: str) -> str:
         return self._of("agent", agent, f"response/{_checked(verb)}")
 
+    def agent_alert(self, agent: str, name: str) -> str:
+        return self._of("agent", agent, f"alert/{_checked(name)}")
+
     def board_state(self, board: str) -> str:
         return self._of("board", board, "state")
 
@@ -94,6 +97,9 @@ class Topics:
 
     def job_state(self, job: str) -> str:
         return self._of("job", job, "state")
+
+    def notify(self, name: str) -> str:
+        return f"{self.prefix}/notify/{_checked(name)}"
 
     def every_board(self, tail: str) -> str:
         """A filter for `board/+/tail`."""

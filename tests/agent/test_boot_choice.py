@@ -39,7 +39,6 @@ def test_nothing_chosen_is_the_standing_profile():
         ({"board": "pi", "profile": "x", "kernel": KERNEL}, "names what to boot already"),
         ({"board": "pi", "initrd": KERNEL}, "kernel: is needed"),
         ({"board": "pi", "cmdline": "x"}, "kernel: is needed"),
-        ({"board": "pi", "kernel": {"url": "https://ci.example/k"}}, "sha256"),
         ({"board": "pi", "kernel": {**KERNEL, "sha256": "ab"}}, "sha256"),
         ({"board": "pi", "kernel": {**KERNEL, "name": "../k"}}, "name"),
         ({"board": "pi", "kernal": KERNEL}, "kernal"),

@@ -1,8 +1,10 @@
 """Chosen boots put into effect: real downloads from a real HTTP server, and what the netboot server is told."""
 
+import asyncio
 import hashlib
 import subprocess
 import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,7 @@ def origin(tmp_path):
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path, origin):
     for name in ("kernel", "other"):
         (tmp_path / name).write_bytes(name.encode())
     file = tmp_path / "agent.toml"
@@ -57,6 +59,8 @@ off = ["true"]
 interface = "eth9"
 address = "10.77.0.1/24"
 mqtt_for_boards = "10.77.0.1:1883"
+[netboot.fetch]
+allow = ["{origin}", "http://127.0.0.1:9"]
 [profiles.standing]
 kernel = "{tmp_path}/kernel"
 cmdline = "console=ttyS0"
@@ -79,12 +83,12 @@ async def desk(settings):
         async def save(state):
             saved.append(state)
 
-        made = BootFilesDesk(settings, Netboot(), stored, save)
+        made = BootFilesDesk(make.settings, Netboot(), stored, save)
         desks.append(made)
         await made.start()
         return made
 
-    make.saved = saved
+    make.saved, make.settings = saved, settings
     yield make
     for made in desks:
         await made.stop()
@@ -129,6 +133,8 @@ async def test_what_cannot_be_had_leaves_all_as_it_was(desk, origin):
         (kernel(origin, url=f"{origin}/nothing"), ErrorKind.REFUSED, "nothing"),
         (kernel(origin, url="http://127.0.0.1:9/k"), ErrorKind.UNREACHABLE, "127.0.0.1:9"),
         (kernel(origin, url="file:///etc/passwd"), ErrorKind.BAD_REQUEST, "file"),
+        (kernel(origin, url="http://127.0.0.1:10/k"), ErrorKind.REFUSED, "[netboot.fetch] allow"),
+        (kernel(origin, sha256=None), ErrorKind.BAD_REQUEST, "SHA-256"),
         ({"board": "pi", "profile": "nobody"}, ErrorKind.NOT_FOUND, "known are other, standing"),
         ({"board": "who", "profile": "other"}, ErrorKind.UNKNOWN_BOARD, "who"),
         ({"board": "pi", "kernal": 1}, ErrorKind.BAD_REQUEST, "kernal"),
@@ -140,3 +146,65 @@ async def test_what_cannot_be_had_leaves_all_as_it_was(desk, origin):
         assert text in caught.value.info.message
     assert made._netboot.served["pi"].name == "standing"
     assert desk.saved == []
+
+
+async def test_a_slow_download_for_one_board_keeps_no_other_waiting(desk, settings, tmp_path):
+    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    fetch = settings.netboot.fetch.model_copy(update={"allow": [f"http://127.0.0.1:{port}"]})
+    boards = {**settings.boards, "pi2": settings.boards["pi"].model_copy(update={"address": IPv4Address("10.77.0.12")})}
+    desk.settings = settings.model_copy(
+        update={"netboot": settings.netboot.model_copy(update={"fetch": fetch}), "boards": boards}
+    )
+    made = await desk()
+    asking = asyncio.create_task(made.choose(kernel(f"http://127.0.0.1:{port}")))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        await made.choose({"board": "pi2", "profile": "other"})
+        await made.registered("pi2")
+        await made.power_lost("pi2")
+    assert not asking.done()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    silent.close()
+
+
+async def test_without_a_checksum_the_chosen_file_stays_the_same_over_a_restart(desk, settings, origin, tmp_path):
+    fetch = settings.netboot.fetch.model_copy(update={"checksum": "optional"})
+    desk.settings = settings.model_copy(update={"netboot": settings.netboot.model_copy(update={"fetch": fetch})})
+    made = await desk()
+    await made.choose(kernel(origin, sha256=None))
+    (tmp_path / "origin" / "vmlinuz.gz").write_bytes(b"another kernel")
+    again = await desk(desk.saved[-1])
+    assert again._netboot.served["pi"].kernel.read_bytes() == b"a kernel" * 1000
+
+
+async def test_a_slow_download_for_one_board_keeps_no_other_waiting(desk, settings, tmp_path):
+    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    fetch = settings.netboot.fetch.model_copy(update={"allow": [f"http://127.0.0.1:{port}"]})
+    boards = {**settings.boards, "pi2": settings.boards["pi"].model_copy(update={"address": IPv4Address("10.77.0.12")})}
+    desk.settings = settings.model_copy(
+        update={"netboot": settings.netboot.model_copy(update={"fetch": fetch}), "boards": boards}
+    )
+    made = await desk()
+    asking = asyncio.create_task(made.choose(kernel(f"http://127.0.0.1:{port}")))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        await made.choose({"board": "pi2", "profile": "other"})
+        await made.registered("pi2")
+        await made.power_lost("pi2")
+    assert not asking.done()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    silent.close()
+
+
+async def test_without_a_checksum_the_chosen_file_stays_the_same_over_a_restart(desk, settings, origin, tmp_path):
+    fetch = settings.netboot.fetch.model_copy(update={"checksum": "optional"})
+    desk.settings = settings.model_copy(update={"netboot": settings.netboot.model_copy(update={"fetch": fetch})})
+    made = await desk()
+    await made.choose(kernel(origin, sha256=None))
+    (tmp_path / "origin" / "vmlinuz.gz").write_bytes(b"another kernel")
+    again = await desk(desk.saved[-1])
+    assert again._netboot.served["pi"].kernel.read_bytes() == b"a kernel" * 1000

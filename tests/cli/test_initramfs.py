@@ -19,6 +19,18 @@ def test_an_image_that_a_foreign_cpio_reads(tmp_path: Path) -> None:
     assert "client.sh" in listed
     assert any("overlay.ko" in name for name in listed.splitlines())
     assert gzip.decompress(kernel.read_bytes())[56:60] == b"ARMd"  # arm64 Image magic, Documentation/arch/arm64/booting
+    assert "root-init.sh" not in listed
+
+
+def test_an_image_for_boards_that_go_on_to_a_root(tmp_path: Path) -> None:
+    image = tmp_path / "board.img"
+    done = boardhand("initramfs", str(image), "--roots")
+    assert done.returncode == 0, done.stderr
+    listed = subprocess.run(
+        ["busybox", "cpio", "-t"], input=gzip.decompress(image.read_bytes()), capture_output=True, check=True
+    ).stdout.decode()
+    assert "lib/boardhand/root-init.sh" in listed
+    assert "modules/nfsv4.ko" in listed
 
 
 def test_a_module_that_is_not_there_and_a_folder_that_is_not(tmp_path: Path) -> None:

@@ -43,12 +43,18 @@ class Farm:
         return path
 
 
+@pytest.fixture(params=["python", "native"])
+def pump(request):
+    """Either form of the worker: it is one server to its clients."""
+    return request.param
+
+
 @pytest.fixture
-async def make_farm(tmp_path):
+async def make_farm(tmp_path, pump):
     farms = []
 
     async def make(**limits):
-        farm = Farm(tmp_path, **limits)
+        farm = Farm(tmp_path, **{"pump": pump, **limits})
         farms.append(farm)
         farm.port = await farm.process.start()
         return farm

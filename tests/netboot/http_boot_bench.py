@@ -14,6 +14,7 @@ class Boot:
     def __init__(self, folder, **limits):
         self.folder = folder
         self.files = {}
+        self.strangers = ()
         self.asked, self.done, self.refused = [], [], []
         self.heard = asyncio.Event()
         self.server = HttpBootServer(
@@ -22,6 +23,7 @@ class Boot:
             answer=self.answer,
             on_done=self.on_done,
             on_refusal=self.refused.append,
+            is_known=lambda client: client not in self.strangers,
             limits=HttpLimits(**limits),
         )
         self.port = 0

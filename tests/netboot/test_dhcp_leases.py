@@ -1,5 +1,6 @@
 """The pool: what is free, what survives a restart, and how a client may behave before it is not answered."""
 
+import asyncio
 import json
 from ipaddress import IPv4Address
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netboot.dhcp_lease_keeper import LeaseKeeper
 from netboot.dhcp_leases import DECLINED_HOLD_S, OFFER_HOLD_S, LeasesStateError, LeaseTable
 from netboot.dhcp_rate import MAX_CLIENTS, ClientRates, Rate
 
@@ -143,21 +145,87 @@ def test_one_address_for_each_client_and_one_client_for_each_address(walk):
 
 def test_a_client_in_a_loop_is_told_once_and_rests():
     rates = ClientRates(Rate(3, 1), Rate(100, 100))
-    verdicts = [rates.admit(A, 0.0, known=True) for _ in range(6)]
+    verdicts = [rates.client(A, 0.0) for _ in range(6)]
     assert [verdict.allowed for verdict in verdicts] == [True] * 3 + [False] * 3
     assert [verdict.newly_refused for verdict in verdicts[3:]] == [A, None, None]
-    assert rates.admit(B, 0.0, known=True).allowed  # nobody else suffers
-    assert rates.admit(A, 1.5, known=True).allowed
-    assert rates.admit(A, 1.5, known=True).newly_refused is None  # no rest yet
+    assert rates.client(B, 0.0).allowed  # nobody else suffers
+    assert rates.client(A, 1.5).allowed
+    assert rates.client(A, 1.5).newly_refused is None  # no rest yet
     for _ in range(3):
-        assert rates.admit(A, 100.0, known=True).allowed
-    assert rates.admit(A, 100.0, known=True).newly_refused == A
+        assert rates.client(A, 100.0).allowed
+    assert rates.client(A, 100.0).newly_refused == A
 
 
-def test_a_flood_of_strangers_leaves_the_boards_served():
+def test_a_flood_of_strangers_is_bounded_in_answers_and_in_memory():
     rates = ClientRates(Rate(20, 2), Rate(10, 1))
-    flood = [rates.admit(f"stranger{n}", 0.0, known=False) for n in range(MAX_CLIENTS + 100)]
+    flood = [rates.stranger(0.0) for n in range(MAX_CLIENTS + 100) if rates.client(f"stranger{n}", 0.0).allowed]
     assert sum(verdict.allowed for verdict in flood) == 10
     assert [verdict.newly_refused for verdict in flood if verdict.newly_refused is not None] == [""]
     assert len(rates._clients) == MAX_CLIENTS
-    assert rates.admit(A, 0.0, known=True).allowed
+    assert rates.client(A, 0.0).allowed
+
+
+# --- leases that are stored before they are confirmed ---
+
+
+class Disk:
+    """A store whose writes end when the test says so."""
+
+    def __init__(self):
+        self.states, self.begun, self.go_on = [], asyncio.Event(), asyncio.Event()
+        self.error = None
+
+    async def save(self, state):
+        self.begun.set()
+        await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+        self.states.append(state)
+
+
+def keeper_of(table, save):
+    return LeaseKeeper(table, save, clock=lambda: 0.0, wall_clock=lambda: 1000.0)
+
+
+async def test_a_lease_is_waited_for_until_it_is_stored():
+    table, disk = LeaseTable(POOL, lease_s=600), Disk()
+    keeper = keeper_of(table, disk.save)
+    assert keeper.stored() is None
+    table.lease(FIRST, A, 600)
+    first = keeper.stored()
+    await disk.begun.wait()
+    table.lease(FIRST + 1, B, 600)
+    second = keeper.stored()
+    table.lease(FIRST + 2, "c", 600)
+    third = keeper.stored()
+    assert keeper.stored() is None  # nothing changed since: this client waits for nobody's lease
+    assert not first.done()
+    disk.go_on.set()
+    await asyncio.gather(first, second, third)
+    assert [len(state["leases"]) for state in disk.states] == [1, 3]
+    await asyncio.sleep(0)
+    assert keeper.stored() is None
+    await keeper.close()
+    assert len(disk.states) == 2
+
+
+async def test_a_full_disk_keeps_nobody_waiting_and_is_tried_again(caplog):
+    table, disk = LeaseTable(POOL, lease_s=600), Disk()
+    disk.go_on.set()
+    disk.error = OSError(28, "No space left on device")
+    keeper = keeper_of(table, disk.save)
+    for number in range(3):
+        table.lease(FIRST + number, f"mac{number}", 600)
+        await keeper.stored()
+    assert len([record for record in caplog.records if "cannot be stored" in record.getMessage()]) == 1
+    disk.error = None
+    await keeper.close()
+    assert [len(state["leases"]) for state in disk.states] == [3]
+
+
+async def test_a_plain_function_stores_too():
+    table, states = LeaseTable(POOL, lease_s=600), []
+    keeper = keeper_of(table, states.append)
+    table.lease(FIRST, A, 600)
+    await keeper.stored()
+    assert LeaseTable(POOL, state=json.loads(json.dumps(states[0])), wall_s=1000.0, lease_s=600).holder(FIRST, 0) == A

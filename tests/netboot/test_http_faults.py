@@ -166,6 +166,27 @@ async def test_connections_are_bounded_by_client_and_free_again(make_boot):
     assert (await boot.get("/s"))[0] == 200
 
 
+async def test_strangers_leave_room_for_boards(make_boot):
+    boot = await make_boot(max_strangers=3)
+    boot.files["/f"] = b"it"
+    boot.strangers = {f"127.80.0.{number}" for number in range(1, 11)}
+    held = []
+    for client in sorted(boot.strangers):
+        sock = socket.create_connection(("127.0.0.1", boot.port), source_address=(client, 0))
+        sock.sendall(b"GET /f")
+        held.append(sock)
+    async with asyncio.timeout(10):
+        while len(boot.refused) < 7:  # noqa: ASYNC110  # the list tells nobody
+            await asyncio.sleep(0.005)
+    assert {refusal.reason for refusal in boot.refused} == {"more than 3 connections of unknown clients"}
+    assert (await boot.get("/f"))[0] == 200
+    for sock in held:
+        sock.close()
+    async with asyncio.timeout(10):
+        while boot.server._gate.strangers:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 def test_only_a_client_over_its_rate_has_to_wait():
     rate = RequestRate(3)
     assert [rate.delay_s("a", 10.0) > 0 for _ in range(5)] == [False, False, False, True, True]

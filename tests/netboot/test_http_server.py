@@ -277,6 +277,7 @@ async def test_a_boot_s_token_is_taken_out_of_the_path_and_stands_nowhere(boot, 
         ("/boot_/kernel", (None, "/boot_/kernel")),
         ("/boot_a", ("a", "/")),
         ("/boot_a/", ("a", "/")),
+        ("/boot_AB/k", ("AB", "/k")),
         ("//boot_ab12/y/z", ("ab12", "/y/z")),
         ("/boot_a/\n", ("a", "/\n")),
         ("/boot_ab.scr", (None, "/boot_ab.scr")),
@@ -289,7 +290,18 @@ def test_split_token(path, split):
 
 def test_tokens_fit_their_boot_alone():
     assert token_fits(url_token(SECRET), [OTHER_SECRET, SECRET])
-    for wrong in ("", "x", "\udcff", "é", url_token(OTHER_SECRET), SECRET, url_token(SECRET)[:-1], url_token("0" * 64)):
+    right = url_token(SECRET)
+    for wrong in (
+        "",
+        "x",
+        "\udcff",
+        "é",
+        url_token(OTHER_SECRET),
+        SECRET,
+        right[:-1],
+        right.upper(),
+        url_token("0" * 64),
+    ):
         assert not token_fits(wrong, [SECRET])
     assert not token_fits(url_token("0" * 64), [])
     assert SECRET not in url_prefix(SECRET)
