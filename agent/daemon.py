@@ -29,6 +29,7 @@ from agent.power.driver_kind import DriverContext
 from agent.power.errors import PowerError
 from agent.power.journal import Journal
 from agent.power.service import FindingKind, Listeners, PowerService
+from agent.root_watch import roots_desk
 from agent.segment_alerts import AlertChange
 from agent.settings import AgentSettings
 from agent.shelf import BoardPlan, Effects, Moment, Shelf
@@ -79,7 +80,7 @@ class Agent:
         self.energy: EnergyRecorder | None = None
         self.names = BoardNames(self)
         self.hooks = HookDesk(settings.hooks, self.name, self._hook_ran)
-        self.netboot = NetbootDesk(settings, self._netboot_event, self._netboot_alerts)
+        self.netboot = NetbootDesk(settings, self._netboot_event, self._netboot_alerts, lambda: roots_desk(self))
         self.session = 0
         self.stopping = False
         self._restored = False

@@ -11,7 +11,7 @@ from agent.energy_recorder import not_metering
 from agent.hook_settings import HookPoint
 from agent.hooks import DueHooks
 from agent.registration import KnownBoard
-from agent.requests import Answer, RequestError, answer, flag, text
+from agent.requests import Answer, Handler, RequestError, answer, flag, text
 from daemon.mqtt_link import Message
 from netboot.boot_secrets import Verdict
 from wire.payloads import AgentState, BoardSelf, PayloadError, Registration, decode, encode, registration_message
@@ -52,6 +52,7 @@ class Inbox:
             "outlets": self._outlets,
             "prepare": self._prepare,
             "read": self._read,
+            **{verb: self._roots(verb) for verb in ("roots", "root-reset", "root-save")},
         }
         self._joining_ends: asyncio.TimerHandle | None = None
 
@@ -186,6 +187,17 @@ class Inbox:
         """What a board would be served and why, and its last boots."""
         agent = self._agent
         return await boot_explain.answer(agent.settings, agent.boots.history, data, datetime.now(UTC))
+
+    def _roots(self, verb: str) -> Handler:
+        """What is asked of roots, which come up after us."""
+
+        async def ask(data: dict[str, object]) -> Answer:
+            desk = self._agent.netboot.roots
+            if desk is None:
+                raise RequestError(ErrorKind.CONFIGURATION, "this agent has no [roots] table")
+            return await desk.handlers()[verb](data)
+
+        return ask
 
     async def _outlets(self, _data: dict[str, object]) -> Answer:
         """What the controllers say of themselves and of their outlets, asked now."""

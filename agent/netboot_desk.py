@@ -5,6 +5,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from agent import netboot_bridge
 from agent.boot_files_desk import BootFilesDesk
@@ -16,6 +17,9 @@ from agent.unit import Moment
 from netboot.dhcp_events import SegmentEvent
 from netboot.events import NetbootEvent
 from netboot.server import NetbootServer, NetbootState
+
+if TYPE_CHECKING:
+    from agent.roots_desk import RootsDesk
 
 SECRETS_FACT, CHOICES_FACT, LEASES_FACT = "boot_secrets", "boot_choices", "dhcp_leases"
 """Under these names the state of netboot is stored."""
@@ -34,8 +38,10 @@ class NetbootDesk:
         settings: AgentSettings,
         on_event: Callable[[NetbootEvent], None],
         on_alerts: Callable[[list[AlertChange]], None],
+        make_roots: "Callable[[], RootsDesk | None]" = lambda: None,
     ) -> None:
-        """`on_event` and `on_alerts` run in the event loop and must not block."""
+        """`on_event` and `on_alerts` run in the event loop and must not block. `make_roots` is called once,
+        by `start`."""
         self._settings = settings
         self._on_event = on_event
         self._on_alerts = on_alerts
@@ -43,6 +49,9 @@ class NetbootDesk:
         self.server: NetbootServer | None = None
         """None without a `[netboot]` table."""
         self.boot_files: BootFilesDesk | None = None
+        self._make_roots = make_roots
+        self.roots: RootsDesk | None = None
+        """None without a `[roots]` table."""
 
     async def start(self, memory: Memory, *, off: Iterable[str]) -> None:
         """Serve what is configured and what was chosen before a restart. `off` are the boards without power.
@@ -53,6 +62,10 @@ class NetbootDesk:
         config = netboot_bridge.config(self._settings)
         if config is None or self._settings.netboot is None:
             return
+        off = set(off)
+        self.roots = self._make_roots()
+        if self.roots is not None:
+            await self.roots.start(set(self._settings.boards) - off)
         try:
             self.server = NetbootServer(
                 config,
@@ -63,6 +76,8 @@ class NetbootDesk:
                 state=NetbootState(await memory.fact(LEASES_FACT), functools.partial(memory.remember, LEASES_FACT)),
                 on_alert=self._alert,
             )
+            if self.roots is not None:
+                self.server.give_roots(self.roots.words)
             await self.server.start()
         except ValueError as error:
             raise AgentError(f"netboot on {config.interface}: {error}") from error
@@ -96,6 +111,8 @@ class NetbootDesk:
             await self.boot_files.stop()
         if self.server is not None:
             await self.server.stop()
+        if self.roots is not None:
+            await self.roots.stop()
 
     def new_boot(self, board: str) -> None:
         """The board lost its power: what it had fetched proves nothing of its next boot."""
@@ -104,6 +121,8 @@ class NetbootDesk:
 
     async def power_lost(self, board: str) -> None:
         """The rest of `new_boot`, which takes time: after a chosen boot that was up, its standing profile is back."""
+        if self.roots is not None:
+            await self.roots.power_lost(board)
         if self.boot_files is not None:
             await self.boot_files.power_lost(board)
 

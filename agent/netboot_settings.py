@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agent.boot_file_settings import BootFileKeys, OwnBootFiles
 from agent.fetch_settings import FetchTable
+from agent.root_settings import RootKeys
 from agent.settings_table import Key, Table
 from netboot import board_addresses, boot_templates
 from netboot.dhcp_desk import DhcpMode
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from agent.settings import AgentSettings, BoardTable
 
 
-class ProfileTable(BootFileKeys, Table):
+class ProfileTable(BootFileKeys, RootKeys, Table):
     """`[profiles.NAME]`: what a board boots."""
 
     kernel: Path

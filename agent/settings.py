@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from agent import hook_settings, netboot_settings
+from agent import hook_settings, netboot_settings, root_settings
 from agent.boot_file_settings import OwnBootFiles
 from agent.dns_settings import DnsTable
 from agent.hook_settings import HookTable
@@ -18,6 +18,7 @@ from agent.power.driver_kind import ControllerSettings
 from agent.power.feed import FeedKind
 from agent.power.settings import BoardFeed, CircuitSettings, Seconds
 from agent.power_watch import OnChange
+from agent.root_settings import RootsTable
 from agent.settings_table import Key, Table
 from daemon.mqtt_settings import MqttSettings
 from daemon.settings_file import FileSettings, load_settings
@@ -120,6 +121,7 @@ class AgentSettings(FileSettings):
     boards: dict[Id, BoardTable] = Field(default={})
     pdu_listener: PduListenerTable | None = None
     dns: DnsTable | None = None
+    roots: RootsTable | None = None
     hooks: list[HookTable] = Field(default=[])
 
     def feeds(self) -> dict[str, BoardFeed]:
@@ -153,6 +155,7 @@ def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     yield from _feeds_fit(settings)
     yield from _identities_differ(settings)
     yield from netboot_settings.contradictions(settings)
+    yield from root_settings.contradictions(settings)
     yield from hook_settings.contradictions(settings.hooks, settings.boards)
     if settings.pdu_listener is not None:
         yield from pdu_listener_settings.contradictions(settings.pdu_listener, settings.controllers, settings.boards)

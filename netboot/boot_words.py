@@ -13,7 +13,7 @@ OVERLAYS = "overlays"
 @dataclass(frozen=True, slots=True)
 class BootIdentity:
     """What the command line says of this boot. `board` and `secret` are None for a board that may join; `server` is
-    our own address."""
+    our own address, `root` the words that tell the kernel of the board's root."""
 
     agent: str
     mqtt: str
@@ -21,11 +21,17 @@ class BootIdentity:
     board: str | None = None
     secret: str | None = None
     server: str = ""
+    root: tuple[str, ...] = ()
 
 
 def command_line(profile: BootProfile, identity: BootIdentity) -> str:
-    """The kernel's command line: the profile's, and what the board's client needs to register."""
-    words = [profile.cmdline] if profile.cmdline else []
+    """The kernel's command line: the profile's, its root, and what the board's client needs to register."""
+    return " ".join([*([profile.cmdline] if profile.cmdline else []), *identity.root, *client_words(identity)])
+
+
+def client_words(identity: BootIdentity) -> list[str]:
+    """What the board's client needs to register."""
+    words = []
     if identity.board is not None:
         words.append(f"boardhand.board={identity.board}")
     words += [
@@ -35,7 +41,7 @@ def command_line(profile: BootProfile, identity: BootIdentity) -> str:
     ]
     if identity.secret is not None:
         words.append(f"boardhand.secret={identity.secret}")
-    return " ".join(words)
+    return words
 
 
 def kernel_name(profile: BootProfile) -> str:

@@ -1,7 +1,7 @@
 """Which file who gets, by TFTP and by HTTP: decides, and tells the owner what came of it."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -9,14 +9,26 @@ from netboot.board_addresses import known_as
 from netboot.boot_disk import on_disk
 from netboot.boot_files import BootIdentity, content
 from netboot.boot_tree import BootTree, GeneratedFile, Refused, TreeClient
+from netboot.boot_words import client_words
 from netboot.errors import SecretsNotSavedError
 from netboot.events import FileFailed, FilePart, FileRefused, FileRequested, FileSent, FileVia, NetbootEvent, Role
+from netboot.roots.errors import RootError
 from netboot.secret_keeper import SecretKeeper
 from netboot.server_settings import NetbootConfig
 from netboot.tftp_packet import ERROR_ACCESS, ERROR_NOT_FOUND, ERROR_UNDEFINED
 from netboot.tftp_process import Answer, Done, Question, SendBytes, SendError, SendFile, WorkerRefusal
 
 log = logging.getLogger(__name__)
+
+RootWords = Callable[[str, str, Sequence[str]], Awaitable[tuple[str, ...]]]
+"""Has a board's root ready for the boot that begins now: takes its id, the name of its profile and what its client
+needs to register, and gives the words for its kernel; none without a root. Raises RootError where it cannot."""
+
+
+async def no_root(_board: str, _profile: str, _words: Sequence[str]) -> tuple[str, ...]:
+    """The `RootWords` of a network without roots."""
+    return ()
+
 
 MAX_LOGGED_SOURCES = 1024
 """Each source of refused requests is logged once; beyond so many, all are only counted."""
@@ -38,6 +50,7 @@ class FileDesk:
         tree: what is served to whom; replaced when the boards change.
         ipv6: the boards' IPv4 addresses by the IPv6 ones that mean them (`board_addresses.by_ipv6`); as `tree`.
         counts: since the start, by name.
+        root_words: who has boards' roots ready; nobody, unless the owner says so.
     """
 
     def __init__(
@@ -56,6 +69,7 @@ class FileDesk:
         self._secrets = secrets
         self._joining = joining
         self._on_event = on_event
+        self.root_words: RootWords = no_root
         self._asked: dict[int, _Asked] = {}
         self._logged_sources: set[str] = set()
 
@@ -95,6 +109,8 @@ class FileDesk:
             except SecretsNotSavedError:
                 log.exception("board %s gets no boot file now", board)
                 return SendError(ERROR_UNDEFINED, "try again")
+            except RootError:  # the owner knows why, and has told
+                return self.refuse(question, Refused("its root cannot be had now"))
         else:
             role, answer = found.role, SendFile(found.path, found.client.profile.tftp_limits, found.root)
         self._asked[question.number] = _Asked(board, question.client, question.path, role)
@@ -107,9 +123,10 @@ class FileDesk:
         if wanted.carries_secret and client.board is not None:
             secret = await self._secrets.fetch(client.board)
         here = str(config.server_address)
-        return content(
-            wanted, BootIdentity(config.agent, config.mqtt_for_boards, config.prefix, client.board, secret, here)
-        )
+        who = BootIdentity(config.agent, config.mqtt_for_boards, config.prefix, client.board, secret, here)
+        if wanted.carries_secret and client.board is not None:
+            who = replace(who, root=await self.root_words(client.board, client.profile.name, client_words(who)))
+        return content(wanted, who)
 
     def refuse(self, question: Question, refused: Refused) -> SendError:
         """Answer no, and say so."""

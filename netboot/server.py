@@ -16,7 +16,7 @@ from netboot.dhcp_lease_keeper import SaveLeases
 from netboot.dhcp_options import ClientKind, named_to
 from netboot.dhcp_settings import DhcpBoard, DhcpSettings
 from netboot.events import NetbootEvent
-from netboot.file_desk import FileDesk
+from netboot.file_desk import FileDesk, RootWords
 from netboot.http_boot import HttpBoot
 from netboot.secret_keeper import SaveSecrets, SecretKeeper
 from netboot.server_settings import NetbootBoard, NetbootConfig
@@ -102,9 +102,7 @@ class NetbootServer:
             on_refusal=self._files.worker_refused,
         )
         self.tftp_port = config.tftp_port
-        self._http = HttpBoot(
-            config.server_address, config.http_port, config.interface, self._files, address6=address6
-        )
+        self._http = HttpBoot(config.server_address, config.http_port, config.interface, self._files, address6=address6)
 
     def _dhcp_settings(self) -> DhcpSettings:
         config = self._config
@@ -165,6 +163,10 @@ class NetbootServer:
             },
             staging=self._config.staged is not None,
         )
+
+    def give_roots(self, words: RootWords) -> None:
+        """Have boards' roots made ready by `words` before their boot file goes out."""
+        self._files.root_words = words
 
     def set_joining(self, open: bool) -> None:  # noqa: A002, FBT001  # the contract's name
         """Whether unknown boards get an address and the joining profile. Closed at first."""

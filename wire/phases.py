@@ -138,5 +138,7 @@ class EventType(StrEnum):
     ALERT = "alert"
     HOOK = "hook"
     """A program of the admin's ran at a point of the board's life; `details` has its exit code and last words."""
+    ROOT = "root"
+    """A root was given to it, reset or saved, or could not be; `details.what` says which."""
     OUTBOX_OVERFLOW = "outbox-overflow"
     """The bounded outbox dropped the oldest events; `details.dropped` counts them."""

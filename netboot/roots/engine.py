@@ -1,6 +1,6 @@
 """What an NFS server has to do for us, whichever it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -11,6 +11,14 @@ from netboot.roots.errors import EngineError
 _UNUSABLE = frozenset('"\\\n\0 \t#')
 MAX_EXPORTS = 60_000
 """ganesha's Export_Id has 16 bits, and 0 is its own."""
+
+
+Trouble = Callable[[str | None], None]
+"""Is told what is wrong with the server, in a sentence, and None when it is well again. Runs in the event loop."""
+
+
+def say_nothing(_trouble: str | None) -> None:
+    """A `Trouble` for those who do not care."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,8 @@ class Engine(Protocol):
     it tells the server everything again.
     """
 
-    async def start(self) -> None:
-        """Have the server ready, with no export.
+    async def start(self, exports: Sequence[Export] = ()) -> None:
+        """Have the server ready, with these exports: a board that runs must not find its own missing for a moment.
 
         Raises:
             EngineError: it does not come up.
@@ -63,23 +71,15 @@ class Engine(Protocol):
         """Export these and nothing else; on return boards can mount them, and what is gone is refused.
 
         Raises:
-            EngineError: the server refuses one, or does not answer.
+            RefusedExportError: the server refuses some; the others are exported.
+            EngineError: the server does not answer.
         """
 
     async def stop(self) -> None:
-        """Take all exports back and end what we have started."""
+        """End what we have started. Boards that run wait for the next start, or go on."""
 
     async def check(self) -> list[Finding]:
         """What stands between us and a board that runs from here."""
 
     def path_for_boards(self, export: Export) -> str:
         """The path that a board mounts, after the server's address and a colon."""
-
-
-def overlay_is_exportable(kernel_config: bytes | None, kernel_version: tuple[int, int]) -> Finding:
-    """Whether this kernel's overlays give file handles (nfs_export, Linux 4.16)."""
-    if kernel_version < (4, 16):
-        return Finding(False, "the kernel's overlays cannot be exported", "use Linux 4.16 or later")
-    if kernel_config is not None and b"CONFIG_OVERLAY_FS=" not in kernel_config:
-        return Finding(False, "the kernel has no overlay file system", "use a kernel with CONFIG_OVERLAY_FS")
-    return Finding(True, "the kernel's overlays can be exported")

@@ -60,3 +60,11 @@ class IdentityError(RootError):
 
 class EngineError(RootError):
     """The NFS server does not do what it was told; the message has its own words. Try again when it is mended."""
+
+
+class RefusedExportError(EngineError):
+    """The NFS server refuses some exports: `names`, as far as it tells; it serves the others."""
+
+    def __init__(self, message: str, names: list[str]) -> None:
+        super().__init__(message)
+        self.names = names

@@ -2,52 +2,23 @@
 
 import asyncio
 import json
-import os
 import shutil
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from netboot.roots.engine import Engine, Export, Finding
-from netboot.roots.errors import EngineError
-from netboot.roots.ganesha import kernel_finding
+from netboot.roots import nfs_checks
+from netboot.roots.engine import Engine, Export, Finding, Trouble, say_nothing
+from netboot.roots.errors import EngineError, RefusedExportError
+from netboot.roots.nfs_ping import Watch
+from netboot.roots.program import Runner, run_program
 
 PROGRAM = "exportfs"
 PACKAGE = "apt-get install --no-install-recommends nfs-kernel-server"
-CALL_TIMEOUT_S = 20.0
+_UNSURE = ""
 _FSIDS = uuid.UUID("1f0a9e51-5a0c-4b53-9a52-6e2c9a6f5c0d")
 _THREADS = Path("/proc/fs/nfsd/threads")
-
-Runner = Callable[[Sequence[str]], Awaitable[tuple[int, str]]]
-"""Runs a program without a shell; gives its exit code and what it said on standard error."""
-
-
-async def run_program(command: Sequence[str]) -> tuple[int, str]:
-    """The real `Runner`.
-
-    Raises:
-        EngineError: the program is missing or takes over 20 s.
-    """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except OSError as error:
-        raise EngineError(f"{command[0]} cannot be started: {error.strerror}; {PACKAGE}") from error
-    try:
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            _, said = await process.communicate()
-    except TimeoutError as error:
-        process.kill()
-        await process.wait()
-        raise EngineError(f"{' '.join(command)} takes over {CALL_TIMEOUT_S:g} s") from error
-    return process.returncode or 0, said.decode("utf-8", "replace").strip()
 
 
 def options(export: Export) -> str:
@@ -65,40 +36,70 @@ def places(export: Export) -> list[str]:
 class Exportfs(Engine):
     """Exports by the kernel. `folder` keeps what we have exported, so that a killed agent's exports can go."""
 
-    def __init__(self, folder: Path, runner: Runner = run_program, *, threads: Path = _THREADS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        runner: Runner = run_program,
+        *,
+        threads: Path = _THREADS,
+        listens: tuple[str, int] | None = None,
+        on_trouble: Trouble = say_nothing,
+    ) -> None:
+        self._watch = Watch(listens, on_trouble)
         self._record = folder / "exported.json"
         self._runner = runner
         self._threads = threads
         self._now: dict[str, str] = {}
         self._applying = asyncio.Lock()
+        self._last = ""
 
-    async def start(self) -> None:
-        """As `Engine.start`. What an agent that was killed has exported stays for boards that run, until `apply`."""
+    async def start(self, exports: Sequence[Export] = ()) -> None:
+        """As `Engine.start`. What an agent before us has exported goes, unless it is wanted again."""
         self._now = await asyncio.to_thread(self._read)
+        for place in self._now:
+            self._now[place] = _UNSURE  # after the host's restart nothing of it is exported: all is told again
+        await self.apply(exports)
+        self._watch.start()
 
     async def apply(self, exports: Sequence[Export]) -> None:
         async with self._applying:
             wanted = {place: options(export) for export in exports for place in places(export)}
             # What goes is taken back first: a client must never have two boards' views.
-            for place in [place for place in self._now if wanted.get(place) != self._now[place]]:
+            for place in [place for place, how in self._now.items() if not self._may_stay(how, wanted.get(place))]:
                 await self._call(PROGRAM, "-u", place)
                 del self._now[place]
                 await self._store()
-            for place, how in wanted.items():
-                if place not in self._now:
-                    await self._call(PROGRAM, "-o", how, place)
-                    self._now[place] = how
-                    await self._store()
+            refused = [export.name for export in exports if not await self._export(export)]
+            if refused:
+                raise RefusedExportError(f"{PROGRAM} refuses {', '.join(refused)}: {self._last}", refused)
 
     async def stop(self) -> None:
-        with suppress(EngineError):  # what cannot be taken back now is taken back at the next start
-            await self.apply(())
+        """Watch it no more; the kernel goes on, and so do boards that run from it."""
+        await self._watch.stop()
 
     async def check(self) -> list[Finding]:
         return await asyncio.to_thread(self._check)
 
     def path_for_boards(self, export: Export) -> str:
         return str(export.path)
+
+    @staticmethod
+    def _may_stay(how: str, wanted: str | None) -> bool:
+        """Whether an export need not go first. One of an agent before us is told again over itself: a board runs."""
+        return wanted is not None and how in {wanted, _UNSURE}
+
+    async def _export(self, export: Export) -> bool:
+        for place in places(export):
+            if self._now.get(place) == options(export):
+                continue
+            try:
+                await self._call(PROGRAM, "-o", options(export), place)
+            except EngineError as error:
+                self._last = str(error)
+                return False
+            self._now[place] = options(export)
+            await self._store()
+        return True
 
     async def _call(self, *command: str) -> None:
         code, said = await self._runner(command)
@@ -140,5 +141,7 @@ class Exportfs(Engine):
                 f"the kernel's NFS server {'runs' if running else 'does not run'}",
                 "" if running else "systemctl enable --now nfs-server; in a container it cannot run: use ganesha",
             ),
-            kernel_finding(),
+            *nfs_checks.capabilities(),
+            nfs_checks.kernel(),
+            nfs_checks.same_mounts(),
         ]

@@ -1,7 +1,5 @@
-"""nfs-ganesha as a child of ours: one configuration file, written whole, then SIGHUP. NFSv4 over TCP, no rpcbind.
-
-`Access_Type = NONE` on the export and a CLIENT block per export: with RO on the export, ganesha 4.3 lets any address
-mount it over v4, whatever its CLIENT blocks say. On SIGHUP it adds, updates and removes exports.
+"""nfs-ganesha as a child of ours: one configuration file, written whole, then SIGHUP, on which it adds, updates and
+removes exports. It is asked whether it answers, and started again when it does not or dies; boards wait and go on.
 """
 
 import asyncio
@@ -16,16 +14,16 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from netboot.roots.engine import MAX_EXPORTS, Engine, Export, Finding, overlay_is_exportable
-from netboot.roots.errors import EngineError
+from netboot.roots import nfs_checks
+from netboot.roots.engine import Engine, Export, Finding, Trouble, say_nothing
+from netboot.roots.errors import EngineError, RefusedExportError
+from netboot.roots.ganesha_config import PACKAGES, PROGRAM, GaneshaSettings, numbered, plugins, render
+from netboot.roots.nfs_ping import ping
 
 log = logging.getLogger(__name__)
 
-PROGRAM = "ganesha.nfsd"
-PACKAGES = "apt-get install --no-install-recommends nfs-ganesha nfs-ganesha-vfs"
 START_TIMEOUT_S = 30.0
 APPLY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
@@ -36,52 +34,21 @@ LAST_LINES = 20
 _READY = "NFS SERVER INITIALIZED"
 _REREAD = "Reread exports complete"
 _COMPLAINT = re.compile(r" :(CRIT|FATAL|MAJ) :(.*)")
+_IDLE = re.compile(r"dbus|krb5|principal nfs|Cannot register NFS V4 on TCP", re.IGNORECASE)
+"""It starts without D-Bus, Kerberos and rpcbind, which NFSv4 for named addresses does not need."""
+_REFUSED = re.compile(r"Could not create export for \(/(\S+)\)")
+PING_EVERY_S = 10.0
+PINGS_IN_VAIN = 3
 _OWN_EXPORT = re.compile(r"Export_Id = (\d+);.*?Pseudo = \"/([^\"]+)\";")
-_PLUGIN_PLACES = ("/usr/lib/*/ganesha", "/usr/lib64/ganesha", "/usr/lib/ganesha")
-
-
-@dataclass(frozen=True, slots=True)
-class GaneshaSettings:
-    """`folder` is ours: configuration, process id and what it needs to recover. `lease_s` is NFSv4's: how long a board
-    that vanished keeps its locks, and half of how long one waits after a restart of the server."""
-
-    folder: Path
-    port: int = 2049
-    lease_s: int = 10
-    program: str = PROGRAM
-
-
-def render(exports: Sequence[Export], numbers: dict[str, int], settings: GaneshaSettings, plugins: Path | None) -> str:
-    """The configuration. Pure: the same input gives the same text (ganesha-config(8), ganesha-export-config(8))."""
-    plugins_line = f' Plugins_Dir = "{plugins}";' if plugins is not None else ""
-    core = (
-        f"Protocols = 4; NFS_Port = {settings.port}; Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false;"
-        f"{plugins_line}"
-    )
-    # Graceless: a board that comes up must not wait for boards that were there before us.
-    v4 = (
-        f"Graceless = true; Grace_Period = {settings.lease_s}; Lease_Lifetime = {settings.lease_s}; "
-        f'Minor_Versions = 1,2; RecoveryBackend = fs; RecoveryRoot = "{settings.folder}/recovery"; '
-        "Only_Numeric_Owners = true;"
-    )
-    lines = ["# Written by boardhand; changes are lost.", f"NFS_CORE_PARAM {{ {core} }}", f"NFSv4 {{ {v4} }}"]
-    for export in exports:
-        number = numbers[export.name]
-        access = "RW" if export.writable else "RO"
-        clients = ", ".join(str(client) for client in export.clients)
-        lines.append(
-            f'EXPORT {{ Export_Id = {number}; Path = "{export.path}"; Pseudo = "/{export.name}"; Access_Type = NONE; '
-            f"Squash = No_Root_Squash; SecType = sys; Protocols = 4; Transports = TCP; Filesystem_Id = 7007.{number}; "
-            f"FSAL {{ Name = VFS; }} CLIENT {{ Clients = {clients}; Access_Type = {access}; Protocols = 4; }} }}"
-        )
-    return "\n".join(lines) + "\n"
 
 
 class Ganesha(Engine):
     """Runs ganesha and keeps it running: when it dies it is started again with the same exports, and boards go on."""
 
-    def __init__(self, settings: GaneshaSettings) -> None:
+    def __init__(self, settings: GaneshaSettings, on_trouble: Trouble = say_nothing) -> None:
         self._settings = settings
+        self._on_trouble = on_trouble
+        self._troubled = False
         self._config = settings.folder / "ganesha.conf"
         self._exports: tuple[Export, ...] = ()
         self._numbers: dict[str, int] = {}
@@ -99,8 +66,9 @@ class Ganesha(Engine):
         """Its process id, None while it does not run."""
         return None if self._process is None or self._process.returncode is not None else self._process.pid
 
-    async def start(self) -> None:
+    async def start(self, exports: Sequence[Export] = ()) -> None:
         await asyncio.to_thread(self._prepare)
+        self._exports = tuple(sorted(exports, key=lambda export: export.name))
         await self._write(self._exports)
         await self._spawn()
         try:
@@ -126,7 +94,8 @@ class Ganesha(Engine):
             except TimeoutError as error:
                 raise EngineError(f"{PROGRAM} does not take its exports: {self._words()}") from error
             if self._complaints:
-                raise EngineError(f"{PROGRAM} refuses an export: {'; '.join(self._complaints[:3])}")
+                refused = _REFUSED.findall("\n".join(self._complaints))
+                raise RefusedExportError(f"{PROGRAM} refuses an export: {'; '.join(self._complaints[:3])}", refused)
 
     async def stop(self) -> None:
         if self._keeper is not None:
@@ -165,16 +134,8 @@ class Ganesha(Engine):
             raise EngineError(f"{self._settings.folder}: cannot be used: {error.strerror}") from error
 
     async def _write(self, exports: Sequence[Export]) -> None:
-        names = [export.name for export in exports]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None or len(names) > MAX_EXPORTS:
-            raise EngineError(f"export {twice} stands twice" if twice else f"more than {MAX_EXPORTS} exports")
-        taken = set(self._numbers.values())
-        free = (number for number in range(1, MAX_EXPORTS + len(names)) if number not in taken)
-        for name in names:
-            if name not in self._numbers:
-                self._numbers[name] = next(free)
-        text = render(exports, self._numbers, self._settings, _plugins())
+        numbered(exports, self._numbers)
+        text = render(exports, self._numbers, self._settings, plugins())
         await asyncio.to_thread(_replace, self._config, text)
 
     # --- the process ---
@@ -203,11 +164,12 @@ class Ganesha(Engine):
             line = raw.decode("utf-8", "replace").rstrip()
             self._lines.append(line)
             found = _COMPLAINT.search(line)
-            if found is not None:
+            if found is not None and _IDLE.search(line) is None:
                 log.warning("%s: %s", PROGRAM, found[2].strip(" :"))
                 self._complaints.append(found[2].strip(" :"))
             elif _READY in line:
                 self._ready.set()
+                self._tell(None)
             elif _REREAD in line:
                 self._reread.set()
 
@@ -238,10 +200,11 @@ class Ganesha(Engine):
             began = time.monotonic()
             process = self._process
             if process is not None:
-                code = await process.wait()
+                code = await self._ended(process)
                 await self._reader
                 self._ready.clear()
                 log.error("%s ended with %d and is started again: %s", PROGRAM, code, self._words())
+                self._tell(f"{PROGRAM} ended with {code} and is being started again: {self._words()}")
             if time.monotonic() - began > HEALTHY_S:
                 back_off_s = FIRST_BACK_OFF_S
             await asyncio.sleep(back_off_s)
@@ -253,6 +216,32 @@ class Ganesha(Engine):
                 log.exception("%s cannot be started again", PROGRAM)
                 self._process = None
 
+    async def _ended(self, process: asyncio.subprocess.Process) -> int:
+        """Its exit code, when it has one: because it died, or does not answer any more."""
+        waiting = asyncio.create_task(process.wait(), name="ganesha's end")
+        in_vain = 0
+        try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=PING_EVERY_S)
+                if waiting.done() or self._settings.listens is None or not self._ready.is_set():
+                    continue
+                try:
+                    await ping(*self._settings.listens)
+                    in_vain = 0
+                except EngineError as error:
+                    in_vain += 1
+                    log.warning("%s: %s", PROGRAM, error)
+                if in_vain == PINGS_IN_VAIN:
+                    process.kill()
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    def _tell(self, trouble: str | None) -> None:
+        if trouble is not None or self._troubled:
+            self._troubled = trouble is not None
+            self._on_trouble(trouble)
+
     def _words(self) -> str:
         telling = self._complaints[-2:] or [line.rpartition(" :")[2] for line in list(self._lines)[-2:]]
         return "; ".join(telling) or "it said nothing"
@@ -260,36 +249,14 @@ class Ganesha(Engine):
     # --- the doctor ---
 
     def _check(self) -> list[Finding]:
-        installed = shutil.which(self._settings.program) is not None
-        vfs = _plugins()
-        findings = [
-            Finding(installed, f"{PROGRAM} is {'' if installed else 'not '}installed", "" if installed else PACKAGES),
-            Finding(vfs is not None, "ganesha can export local folders", "")
-            if vfs is not None
-            else Finding(False, "ganesha cannot export local folders", PACKAGES),
-            kernel_finding(),
-        ]
         running = self.pid is not None and self._ready.is_set()
         advice = "" if running else f"see the agent's log; is port {self._settings.port} taken by another NFS server?"
-        findings.append(Finding(running, f"{PROGRAM} {'runs' if running else 'does not run'}", advice))
-        return findings
-
-
-def kernel_finding() -> Finding:
-    """Whether overlays of the running kernel can be exported."""
-    numbers = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    version = (int(numbers[1]), int(numbers[2])) if numbers is not None else (0, 0)
-    known = b"CONFIG_OVERLAY_FS=" if b"\toverlay\n" in Path("/proc/filesystems").read_bytes() else None
-    return overlay_is_exportable(known, version)
-
-
-def _plugins() -> Path | None:
-    """The folder with ganesha's back ends. Debian's is not where its binary looks."""
-    for place in _PLUGIN_PLACES:
-        for folder in Path("/").glob(place.lstrip("/")):
-            if any(folder.glob("libfsalvfs.so*")):
-                return folder
-    return None
+        return [
+            *nfs_checks.ganesha_installed(self._settings.program, v3=self._settings.v3),
+            *nfs_checks.capabilities(),
+            nfs_checks.kernel(),
+            Finding(running, f"{PROGRAM} {'runs' if running else 'does not run'}", advice),
+        ]
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
 """Who a board is, kept over all its boots: machine-id and SSH host keys. Goes into its view, never into a root.
 
-`identity/BOARD/` holds what was made once, readable by us alone. `write_layer` makes of it a small tree that lies on
-top of the root, so a reset costs nothing and `save` leaves it out.
+`identity/BOARD/` holds what was made once, readable by us alone. `layers.lay` makes of it a small tree that lies on top
+of the root, so a reset costs nothing and `save` leaves it out.
 """
 
 import os
@@ -150,89 +150,25 @@ def _public_line(path: Path, private: bytes, board: str) -> bytes:
     return public + f" root@{board}\n".encode()
 
 
-def login_files(authorised_keys: Sequence[str], secret: str | None) -> list[KeptFile]:
-    """What settings and this boot add: who may log in as root, and the boot's secret.
+BOOT_PATH = "etc/boardhand/boot"
+"""Of one boot: what the board's client reads with `--cmdline-file`, its secret among it."""
+
+
+def login_files(authorised_keys: Sequence[str]) -> list[KeptFile]:
+    """What settings add: who may log in as root.
 
     Raises:
         IdentityError: a key is not one printable line.
     """
-    found = []
     for key in authorised_keys:
         if _KEY_LINE.fullmatch(key) is None:
             raise IdentityError(f"an authorised key must be one line as in authorized_keys: {key[:40]!r}")
-    if authorised_keys:
-        text = "".join(f"{key}\n" for key in authorised_keys)
-        found.append(KeptFile("root/.ssh/authorized_keys", 0o600, text.encode()))
-    if secret is not None:
-        found.append(KeptFile("etc/boardhand/secret", 0o600, secret.encode() + b"\n"))
-    return found
+    if not authorised_keys:
+        return []
+    text = "".join(f"{key}\n" for key in authorised_keys)
+    return [KeptFile("root/.ssh/authorized_keys", 0o600, text.encode())]
 
 
-_FOLDER_MODES = {"root": 0o700, "root/.ssh": 0o700, "etc/boardhand": 0o700}
-
-
-def write_layer(files: Sequence[KeptFile], root: Path, layer: Path) -> None:
-    """Make the tree `layer` that holds `files`, to lie on top of `root`. Its folders look as those of the root do.
-
-    Raises:
-        IdentityError: in the root, a folder on the way is a link or a file: the layer would hide it.
-        OSError: the layer cannot be written.
-    """
-    layer.mkdir(mode=0o755)
-    dress_like(layer, os.stat(root, follow_symlinks=False))  # noqa: PTH116  # as below, never through a link
-    for file in files:
-        folder, _, name = file.path.rpartition("/")
-        place = _folders(folder, root, layer)
-        descriptor = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(file.content)
-            os.fchmod(descriptor, file.mode)
-
-
-def _folders(folder: str, root: Path, layer: Path) -> Path:
-    place = layer
-    theirs = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        done = ""
-        there = True
-        for part in folder.split("/"):
-            done = f"{done}/{part}".lstrip("/")
-            place /= part
-            deeper, there = _enter(theirs, part, done) if there else (None, False)
-            if deeper is not None:
-                os.close(theirs)
-                theirs = deeper
-            if place.is_dir():
-                continue
-            place.mkdir()
-            if there:
-                dress_like(place, os.fstat(theirs))
-            else:
-                place.chmod(_FOLDER_MODES.get(done, 0o755))
-    finally:
-        os.close(theirs)
-    return place
-
-
-def _enter(parent: int, part: str, path: str) -> tuple[int | None, bool]:
-    """The root's folder `part`, and whether it has one."""
-    try:
-        status = os.stat(part, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return None, False
-    if not stat.S_ISDIR(status.st_mode):
-        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no folder"
-        raise IdentityError(f"/{path} is {what} in the root, and the board's identity belongs there: mend the root")
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(part, flags, dir_fd=parent), True
-
-
-def dress_like(folder: Path, theirs: os.stat_result) -> None:
-    """Give `folder` the mode of another, and its owner where we may.
-
-    Raises:
-        OSError: it cannot be changed.
-    """
-    if os.geteuid() == 0:
-        os.chown(folder, theirs.st_uid, theirs.st_gid)
-    folder.chmod(stat.S_IMODE(theirs.st_mode))
+def boot_file(words: Sequence[str]) -> KeptFile:
+    """`boardhand.KEY=VALUE` words of one boot, for boards whose kernel command line does not carry them."""
+    return KeptFile(BOOT_PATH, 0o600, "".join(f"{word}\n" for word in words).encode())

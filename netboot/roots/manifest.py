@@ -12,6 +12,7 @@ import stat
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from netboot.roots.errors import DamagedRootError
 
@@ -90,35 +91,35 @@ def _xattrs(path: str) -> dict[str, str]:
     return {name: b64encode(value).decode() for name, value in found.items()}
 
 
-def write(path: Path, rows: Iterator[str]) -> tuple[str, int, int]:
-    """Write a manifest. Returns its SHA-256, how many files it has and how many octets they have.
+def write(file: IO[bytes], rows: Iterator[str]) -> tuple[str, int, int]:
+    """Write a manifest. Returns its SHA-256 (unpacked), how many files it has and how many octets they have.
 
     Raises:
         OSError: a file of the tree cannot be read or the manifest cannot be written.
     """
     whole, count, size = hashlib.sha256(), 0, 0
-    with gzip.open(path, "wb", compresslevel=GZIP_LEVEL) as out:
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=file, mtime=0) as out:
         for row in rows:
             data = row.encode() + b"\n"
             whole.update(data)
             out.write(data)
             count += 1
             if row.startswith('["f"'):
-                size += int(json.loads(row)[4])
+                size += int(row.split(",", 5)[4])
     return whole.hexdigest(), count, size
 
 
-def read(path: Path) -> dict[str, str]:
-    """The lines of a manifest by path.
+def read(file: IO[bytes], name: str) -> dict[str, str]:
+    """The lines of the manifest of root `name`, by path.
 
     Raises:
         DamagedRootError: it cannot be read.
     """
     try:
-        with gzip.open(path, "rt", encoding="ascii") as rows:
+        with gzip.open(file, "rt", encoding="ascii") as rows:
             return {json.loads(row)[-1]: row.rstrip("\n") for row in rows}
     except (OSError, EOFError, ValueError, IndexError, TypeError) as error:
-        raise DamagedRootError(f"{path}: the manifest cannot be read ({error}); import the root anew") from error
+        raise DamagedRootError(f"root {name}: its manifest cannot be read ({error}); import it anew") from error
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -25,8 +25,9 @@ class Mounter(Protocol):
     def mount(self, target: Path, lowers: Sequence[Path], upper: Path | None, work: Path | None) -> None:
         """Mount an overlay, the first of `lowers` on top; read only without `upper`."""
 
-    def unmount(self, target: Path) -> None:
-        """Take the mount at `target` away, also where somebody still has files of it open. Nothing mounted is good."""
+    def unmount(self, target: Path, *, now: bool = False) -> None:
+        """Take the mount at `target` away, also where somebody still has files of it open; with `now` only where nobody
+        has, so that its folders are free on return. Nothing mounted is good."""
 
     def is_mounted(self, target: Path) -> bool:
         """Whether something is mounted at `target`."""
@@ -43,10 +44,10 @@ class KernelMounter:
         if _libc.mount(b"overlay", os.fsencode(target), b"overlay", flags, os.fsencode(options)):
             raise ViewError(f"{target}: the overlay cannot be mounted: {_reason()}")
 
-    def unmount(self, target: Path) -> None:
+    def unmount(self, target: Path, *, now: bool = False) -> None:
         while self.is_mounted(target):
             # Lazily: an NFS server that has not let go yet must not keep a board from its next boot.
-            if _libc.umount2(os.fsencode(target), _MNT_DETACH):
+            if _libc.umount2(os.fsencode(target), 0 if now else _MNT_DETACH):
                 raise ViewError(f"{target}: cannot be unmounted: {_reason()}")
 
     def is_mounted(self, target: Path) -> bool:

@@ -1,7 +1,6 @@
-"""Opens what a root is imported from as one tar stream: archives, folders, file system images.
+"""Opens what a root is imported from as one tar stream: archives and folders; images of file systems by `images`.
 
-Programs of the system do the work, each with its own end of a pipe: gzip, xz, bzip2 and zstd unpack; tar reads folders;
-sqfs2tar reads squashfs; other images are mounted, read only, in a mount namespace that dies with its process.
+Programs of the system do the work, each with its own end of a pipe: gzip, xz, bzip2 and zstd unpack, tar reads folders.
 """
 
 import os
@@ -17,15 +16,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
-from netboot.roots.errors import LossError, SourceError, ToolMissingError
+from netboot.roots.errors import SourceError, ToolMissingError
 from netboot.roots.tar_stream import BLOCK_BYTES, CHUNK_BYTES, Reader
 
 SNIFFED_BYTES = 2048
 END_TIMEOUT_S = 60.0
 """For a program to end after its last octet."""
 TAR_CREATE = ("tar", "--create", "--file=-", "--format=posix", "--numeric-owner", "--xattrs", "--xattrs-include=*",
-              "--acls", "--one-file-system", "--warning=no-file-ignored")  # fmt: skip
-_MOUNT_AND_READ = 'mount -t "$1" -o "$2" -- "$3" "$4" && shift 4 && exec "$@"'
+              "--acls", "--one-file-system", "--sparse", "--warning=no-file-ignored")  # fmt: skip
 
 
 class SourceKind(StrEnum):
@@ -39,6 +37,7 @@ class SourceKind(StrEnum):
     ZSTD = "zstd"
     SQUASHFS = "squashfs"
     EXT4 = "ext4"
+    DISK = "disk"
 
     @property
     def packed(self) -> bool:
@@ -53,6 +52,7 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": SourceKind.ZSTD,
     b"hsqs": SourceKind.SQUASHFS,
 }
+IMAGES = frozenset({SourceKind.SQUASHFS, SourceKind.EXT4, SourceKind.DISK})
 _UNPACKERS = {
     SourceKind.GZIP: ("gzip", "-dc"),
     SourceKind.XZ: ("xz", "-dc", "-T0"),
@@ -81,7 +81,15 @@ def kind_of(head: bytes) -> SourceKind | None:
         return SourceKind.TAR
     if head[0x438:0x43A] == b"\x53\xef":  # linux/fs/ext4/ext4.h, EXT4_SUPER_MAGIC in the superblock at 1024
         return SourceKind.EXT4
+    if head[510:512] == b"\x55\xaa" and _partitioned(head[446:510]):
+        return SourceKind.DISK
     return None
+
+
+def _partitioned(entries: bytes) -> bool:
+    """Whether this is a partition table: a FAT file system has the same signature, and code in its place."""
+    found = [entries[at : at + 16] for at in range(0, 64, 16)]
+    return any(entry[4] and any(entry[8:12]) for entry in found) and all(entry[0] in {0, 0x80} for entry in found)
 
 
 def _old_tar(block: bytes) -> bool:
@@ -109,7 +117,7 @@ def look_at(path: Path) -> SourceKind:
     if kind is None:
         raise SourceError(
             f"{path}: is neither a folder nor a tar archive (plain, gzip, xz, bzip2, zstd), an OCI or docker archive, "
-            "or an ext4 or squashfs image"
+            "or an ext4 or squashfs image or a disk's"
         )
     return kind
 
@@ -127,8 +135,8 @@ def need(program: str) -> str:
     return found
 
 
-def first_block(path: Path, kind: SourceKind) -> bytes:
-    """The first header of a tar archive, unpacked.
+def first_octets(path: Path, kind: SourceKind) -> bytes:
+    """The first octets of a file, unpacked: `SNIFFED_BYTES`, or what there is.
 
     Raises:
         ToolMissingError: the program that unpacks it is missing.
@@ -136,33 +144,28 @@ def first_block(path: Path, kind: SourceKind) -> bytes:
     """
     with path.open("rb", buffering=0) as file:
         if not kind.packed:
-            return file.read(BLOCK_BYTES)
+            return file.read(SNIFFED_BYTES)
         program, *options = _UNPACKERS[kind]
         command = [need(program), *options]
         child = subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
-            return b"" if child.stdout is None else child.stdout.read(BLOCK_BYTES)
+            return b"" if child.stdout is None else child.stdout.read(SNIFFED_BYTES)
         finally:
             child.kill()
             child.communicate()
 
 
 @contextmanager
-def opened(path: Path, kind: SourceKind, *, scratch: Path, lossy: bool = False) -> Iterator[Opened]:
-    """The source as a tar stream. `scratch` is an empty folder for what has to be put somewhere.
+def opened(path: Path, kind: SourceKind) -> Iterator[Opened]:
+    """A folder or archive as a stream of what is in it.
 
     Raises:
         SourceError: it cannot be read; at the end of the block also: it turned out to be damaged.
         ToolMissingError: a program is missing.
-        LossError: without root, owners of an ext4 image cannot be read whole; `lossy` allows it.
     """
     if kind is SourceKind.FOLDER:
-        with _program([*TAR_CREATE, f"--directory={path}", "."], path, None) as stream:
+        with program([*TAR_CREATE, f"--directory={path}", "."], path, None) as stream:
             yield Opened(stream, None, lambda: 0, {})
-        return
-    if kind in {SourceKind.SQUASHFS, SourceKind.EXT4}:
-        with _image(path, kind, scratch, lossy=lossy) as found:
-            yield found
         return
     with path.open("rb", buffering=CHUNK_BYTES) as file:
         size, descriptor = path.stat().st_size, file.fileno()
@@ -181,7 +184,7 @@ def unpacked(kind: SourceKind, file: IO[bytes], path: Path) -> Iterator[Reader]:
     Raises:
         SourceError, ToolMissingError: as `opened`.
     """
-    with _program(list(_UNPACKERS[kind]), path, file) as stream:
+    with program(list(_UNPACKERS[kind]), path, file) as stream:
         yield stream
 
 
@@ -213,8 +216,13 @@ def unpacked_part(kind: SourceKind, part: IO[bytes], path: Path) -> Iterator[Rea
 
 
 @contextmanager
-def _program(command: list[str], path: Path, stdin: IO[bytes] | None) -> Iterator[Reader]:
-    """The output of a program. When the block ends well, so must it."""
+def program(command: list[str], path: Path, stdin: IO[bytes] | None) -> Iterator[Reader]:
+    """The output of a program. When the block ends well, so must it.
+
+    Raises:
+        SourceError: it does not.
+        ToolMissingError: it is not installed.
+    """
     command = [need(command[0]), *command[1:]]
     with tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
@@ -259,36 +267,3 @@ def _ended_badly(child: subprocess.Popen[bytes]) -> bool:
 def _words(said: IO[bytes]) -> str:
     said.seek(0)
     return " ".join(said.read(4096).decode("utf-8", "replace").split())[-400:]
-
-
-@contextmanager
-def _image(path: Path, kind: SourceKind, scratch: Path, *, lossy: bool) -> Iterator[Opened]:
-    lost: dict[str, int] = {}
-    if kind is SourceKind.SQUASHFS and (shutil.which("sqfs2tar") is not None or os.geteuid() != 0):
-        command = ["sqfs2tar", str(path)]
-    elif os.geteuid() == 0:
-        # Mounted by the kernel: whoever imports an image trusts it that far. noload: a journal is not replayed.
-        options = "ro,loop,nosuid,nodev,noexec" + (",noload" if kind is SourceKind.EXT4 else "")
-        reading = [*TAR_CREATE, f"--directory={scratch}", "."]
-        command = ["unshare", "--mount", "--propagation=private", "sh", "-c", _MOUNT_AND_READ, "sh", kind.value,
-                   options, str(path.absolute()), str(scratch), *reading]  # fmt: skip
-    else:
-        if not lossy:
-            raise LossError(
-                f"{path}: without root, hard links, devices and attributes of an ext4 image cannot be read: "
-                "run this as root, or allow the loss with --lossy"
-            )
-        _dump_ext4(path, scratch)
-        command = [*TAR_CREATE, f"--directory={scratch}", "."]
-        lost = {"hard links, device nodes and attributes of an ext4 image": 1}
-    with _program(command, path, None) as stream:
-        yield Opened(stream, None, lambda: 0, lost)
-
-
-def _dump_ext4(path: Path, scratch: Path) -> None:
-    command = [need("debugfs"), "-R", f'rdump / "{scratch}"', str(path)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=3600)
-    # debugfs ends with 0 whatever happens; that it may not change owners is what we have been told to accept.
-    told = [line for line in done.stderr.splitlines()[1:] if line.strip() and "changing ownership" not in line]
-    if done.returncode or told:
-        raise SourceError(f"{path}: debugfs: {' '.join(told)[-300:] or done.returncode}")

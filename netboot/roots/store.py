@@ -1,7 +1,7 @@
 """The folder that holds all roots, and the rule that a root is whole or not there.
 
     roots/NAME/root.json, manifest.gz, tree/     a root
-    incoming/NAME.XXXX/                          an import under way, held by a lock; without one it is a leftover
+    incoming/NAME.XXXX/                          an import under way, held by a lock; unheld it is a leftover
     views/BOARD/                                 see `views`
     trash/                                       renamed away, deleted later
 
@@ -16,7 +16,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,9 @@ from wire.names import is_id
 FORMAT = 1
 DELETE_TIMEOUT_S = 3600.0
 """A root of a million files on a slow disk takes minutes."""
+RESERVE_BYTES = 64 << 20
+RESERVE_PART = 50
+"""Of the file system: on a small one, a smaller reserve."""
 _UNUSABLE = frozenset(":,\\\n")  # mount(8), overlay: what separates the folders of lowerdir=
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,6 +63,8 @@ class Incoming:
 
     name: str
     folder: Path
+    lock: int
+    """A descriptor. The place counts as abandoned when no process holds it any more."""
 
     @property
     def tree(self) -> Path:
@@ -139,16 +145,16 @@ class RootStore:
             NoSuchRootError, DamagedRootError: as `info`; also where a file cannot be read.
         """
         info, place = self.info(name), self._place(name)
-        then = manifest.read(place / "manifest.gz")
-        with tempfile.NamedTemporaryFile(dir=self.folder / "incoming", prefix=f"{name}.verify.") as file:
-            rows = Path(file.name)
+        with tempfile.TemporaryFile(dir=self.folder / "incoming") as rows:  # without a name: nothing to sweep
             try:
                 digest, _, _ = manifest.write(rows, manifest.lines(place / "tree", {}, moved))
             except OSError as error:
                 raise DamagedRootError(f"root {name}: {error.filename}: {error.strerror}") from error
             if digest == info.sha256:
                 return []
-            found = manifest.differences(then, manifest.read(rows))
+            rows.seek(0)
+            with (place / "manifest.gz").open("rb") as then:
+                found = manifest.differences(manifest.read(then, name), manifest.read(rows, name))
         return found or ["the manifest itself: it is not the one that was imported"]
 
     # --- changing ---
@@ -167,17 +173,32 @@ class RootStore:
         self._must_be_new(name)
         self.sweep()
         try:
-            folder = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self.folder / "incoming"))
-            lock = (folder / "lock").open("w")
+            folder, lock = self._place_for(name)
         except OSError as error:
             raise StoreError(f"{self.folder}: no import can be begun: {error.strerror}") from error
-        with lock:
+        try:
+            yield Incoming(name, folder, lock)
+        finally:
+            os.close(lock)
+            self._discard(folder)
+
+    def _place_for(self, name: str) -> tuple[Path, int]:
+        # While the place is made, nobody sweeps: a place without a held lock is always a leftover.
+        with self._alone():
+            folder = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self.folder / "incoming"))
+            (folder / "tree").mkdir(mode=0o755)
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                (folder / "tree").mkdir(mode=0o755)
-                yield Incoming(name, folder)
-            finally:
-                self._discard(folder)
+            return folder, lock
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        folder = os.open(self.folder / "incoming", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def commit(self, made: Incoming, known: manifest.Known, *, source: str, lost: dict[str, int]) -> RootInfo:
         """Make what was imported a root: its manifest is written, all of it is on the disk, then it is renamed.
@@ -186,12 +207,16 @@ class RootStore:
             RootExistsError: meanwhile another import made it.
             OSError: the manifest cannot be written, as when the store is full.
         """
-        digest, files, size = manifest.write(made.folder / "manifest.gz", manifest.lines(made.tree, known))
+        # The disk writes while we read names and modes again, which are in memory.
+        with ThreadPoolExecutor(1, thread_name_prefix="sync a root") as early:
+            synced = early.submit(_sync, made.folder)
+            with (made.folder / "manifest.gz").open("xb") as rows:
+                digest, files, size = manifest.write(rows, manifest.lines(made.tree, known))
+            synced.result()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         info = RootInfo(made.name, digest, size, files, source, now, lost)
         record = {"format": FORMAT, **{key: value for key, value in asdict(info).items() if key != "name"}}
         (made.folder / "root.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        (made.folder / "lock").unlink()
         _sync(made.folder)
         place = self.folder / "roots" / made.name
         try:
@@ -199,7 +224,8 @@ class RootStore:
         except OSError as error:
             self._must_be_new(made.name)
             raise StoreError(f"root {made.name}: cannot be put in its place: {error.strerror}") from error
-        _sync(place.parent)
+        _sync_folder(place.parent)
+        (place / "lock").unlink()
         return info
 
     def remove(self, name: str) -> None:
@@ -212,7 +238,9 @@ class RootStore:
         place = self._place(name)
         users = self.users(name)
         if users:
-            raise RootInUseError(f"root {name} is in use by {', '.join(users)}: release their views first")
+            raise RootInUseError(
+                f"root {name} is in use by {', '.join(users)}: give them another root and boot that first"
+            )
         self.throw_away(place)
 
     def throw_away(self, folder: Path) -> None:
@@ -233,26 +261,29 @@ class RootStore:
         Raises:
             StoreError: it cannot be deleted.
         """
-        for folder in (self.folder / "incoming").iterdir():
-            try:
-                lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
-            except NotADirectoryError:  # somebody verifies
-                continue
-            except FileNotFoundError:  # this very moment made or committed, or killed then: the next hour tells
-                if _age_s(folder) > DELETE_TIMEOUT_S:
-                    self._discard(folder)
-                continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._discard(folder)
-            except BlockingIOError:
-                pass  # another import is at work
-            finally:
-                os.close(lock)
+        left: list[Path] = []
+        try:
+            with self._alone():
+                left = [folder for folder in (self.folder / "incoming").iterdir() if _is_abandoned(folder)]
+                for folder in left:  # in its name no more: another sweep must not meet it while we delete
+                    self.throw_away(folder)
+        except OSError as error:
+            raise StoreError(f"{self.folder}: cannot be swept: {error.strerror}") from error
+        if left:
+            self.empty_trash()
 
     def free_bytes(self) -> int:
-        """Room for another root."""
-        return shutil.disk_usage(self.folder).free
+        """Room for another root. A little of the disk is left free: the agent's own state may lie there, too."""
+        usage = shutil.disk_usage(self.folder)
+        return max(0, usage.free - min(RESERVE_BYTES, usage.total // RESERVE_PART))
+
+    def removable(self) -> list[RootInfo]:
+        """The roots that no board uses, the largest first."""
+        found = []
+        for name in self.names():
+            with suppress(DamagedRootError, NoSuchRootError):
+                found.append(self.info(name))
+        return sorted((info for info in found if not self.users(info.name)), key=lambda info: -info.size_bytes)
 
     def _must_be_new(self, name: str) -> None:
         if (self.folder / "roots" / name).exists():
@@ -266,26 +297,48 @@ class RootStore:
             _delete([folder])
 
 
-def _age_s(folder: Path) -> float:
+def _is_abandoned(folder: Path) -> bool:
     try:
-        return datetime.now(UTC).timestamp() - folder.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def _delete(folders: list[Path]) -> None:
     # rm: a process of its own deletes while ours goes on, and no link makes it leave these folders.
     if not folders:
         return
-    try:
-        done = subprocess.run(
-            ["rm", "-rf", "--one-file-system", "--", *folders],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DELETE_TIMEOUT_S, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise StoreError(f"{folders[0].parent}: cannot be emptied: {error}") from error
+    done = _run("rm", "-rf", "--one-file-system", "--", *folders)
+    if done.returncode and os.geteuid():
+        # Folders of a root may be closed to their owner, and only root passes over that. X: files stay as they are.
+        _run("chmod", "-R", "u+rwX", "--", *folders)
+        done = _run("rm", "-rf", "--one-file-system", "--", *folders)
     if done.returncode:
         raise StoreError(f"{folders[0].parent}: cannot be emptied: {done.stderr.strip()[-300:]}")
+
+
+def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DELETE_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise StoreError(f"{command[0]}: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:

@@ -177,34 +177,3 @@ async def test_without_a_checksum_the_chosen_file_stays_the_same_over_a_restart(
     (tmp_path / "origin" / "vmlinuz.gz").write_bytes(b"another kernel")
     again = await desk(desk.saved[-1])
     assert again._netboot.served["pi"].kernel.read_bytes() == b"a kernel" * 1000
-
-
-async def test_a_slow_download_for_one_board_keeps_no_other_waiting(desk, settings, tmp_path):
-    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    fetch = settings.netboot.fetch.model_copy(update={"allow": [f"http://127.0.0.1:{port}"]})
-    boards = {**settings.boards, "pi2": settings.boards["pi"].model_copy(update={"address": IPv4Address("10.77.0.12")})}
-    desk.settings = settings.model_copy(
-        update={"netboot": settings.netboot.model_copy(update={"fetch": fetch}), "boards": boards}
-    )
-    made = await desk()
-    asking = asyncio.create_task(made.choose(kernel(f"http://127.0.0.1:{port}")))
-    await asyncio.sleep(0.05)
-    async with asyncio.timeout(5):
-        await made.choose({"board": "pi2", "profile": "other"})
-        await made.registered("pi2")
-        await made.power_lost("pi2")
-    assert not asking.done()
-    asking.cancel()
-    await asyncio.gather(asking, return_exceptions=True)
-    silent.close()
-
-
-async def test_without_a_checksum_the_chosen_file_stays_the_same_over_a_restart(desk, settings, origin, tmp_path):
-    fetch = settings.netboot.fetch.model_copy(update={"checksum": "optional"})
-    desk.settings = settings.model_copy(update={"netboot": settings.netboot.model_copy(update={"fetch": fetch})})
-    made = await desk()
-    await made.choose(kernel(origin, sha256=None))
-    (tmp_path / "origin" / "vmlinuz.gz").write_bytes(b"another kernel")
-    again = await desk(desk.saved[-1])
-    assert again._netboot.served["pi"].kernel.read_bytes() == b"a kernel" * 1000

@@ -12,6 +12,8 @@ from agent.pdu_listener.settings import PduListenerTable
 from agent.power.driver_kind import BUILT_IN, ControllerSettings
 from agent.power.settings import CircuitSettings
 from agent.settings import BoardTable
+from broker.settings import BrokerTable
+from broker.web.settings import WebTable
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,7 +27,7 @@ MODELS = {
     "circuits": CircuitSettings,
     "controllers": ControllerSettings,
 }
-WHOLE = {"netboot": NetbootTable, "pdu_listener": PduListenerTable}
+WHOLE = {"broker": BrokerTable, "netboot": NetbootTable, "pdu_listener": PduListenerTable, "web": WebTable}
 
 
 @pytest.mark.parametrize("tables", BLOCKS)

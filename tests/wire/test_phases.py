@@ -15,7 +15,7 @@ WORDS = {
     " refused not-verified interrupted busy internal",
     "JobState": "queued waking offered running passed failed error cancelled",
     "Outcome": "passed failed error",
-    "EventType": "power phase netboot registered registration-refused presence alert hook outbox-overflow",
+    "EventType": "power phase netboot registered registration-refused presence alert hook root outbox-overflow",
 }
 
 

@@ -92,7 +92,7 @@ def archive(tmp_path, *members):
 )
 def test_what_leads_out_of_a_root_is_refused_and_leaves_nothing(store, tmp_path, members):
     with pytest.raises(UnsafeSourceError):
-        RootImport(store).run("evil", archive(tmp_path, *members))
+        RootImport(store, lossy=os.geteuid() != 0).run("evil", archive(tmp_path, *members))
     assert store.names() == []
     assert list((store.folder / "incoming").iterdir()) == []
     assert not (tmp_path / "out").exists()
