@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wire.names import Id
+from wire.payloads import Token
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
 
@@ -50,6 +51,8 @@ class BootRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     board: Id
+    token: Token | None = None
+    """That of the board's lease, where somebody holds one."""
     profile: Id | None = None
     kernel: ChosenFile | None = None
     initrd: ChosenFile | None = None

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from agent import power_desk
 from agent.hook_settings import HookPoint
+from agent.outbox import NewEvent
 from agent.power_desk import LeaseBook, Refused
+from agent.unit import Effects
 from wire.payloads import ErrorInfo, PowerCommand, PowerResult, encode
-from wire.phases import ErrorKind, Power, PowerAction, Purpose
+from wire.phases import ErrorKind, EventType, Power, PowerAction, Purpose
 
 if TYPE_CHECKING:
     from agent.daemon import Agent
@@ -110,7 +112,7 @@ class CommandDesk:
                     agent.voice.say(agent.topics.power_result(board), stored)
                 return
         if command.force:
-            log.warning("board %s: %s forced", board, command.power.value)
+            self._tell_forced(board, command)
         force = command.force and self._force_allowed
         result = await self.switch(board, command.power, command.purpose, command.id, force=force)
         payload = encode(result)
@@ -120,6 +122,16 @@ class CommandDesk:
             except sqlite3.Error:
                 log.exception("board %s: the result of %s is not stored", board, command.id)
         agent.voice.say(agent.topics.power_result(board), payload)
+
+    def _tell_forced(self, board: str, command: PowerCommand) -> None:
+        """Whoever held the board finds in its timeline what happened to it."""
+        log.warning("board %s: %s forced", board, command.power.value)
+        lease = self.leases.held(board, datetime.now(UTC))
+        if lease is None or lease.token == command.token:
+            return
+        power = self._agent.power.last(board).value
+        details: dict[str, object] = {"forced": command.power.value, "held_by": lease.holder, "power": power}
+        self._agent.submit(Effects(events=[NewEvent(board, EventType.POWER, details)]))
 
     async def switch(
         self,

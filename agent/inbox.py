@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from agent import boot_explain, registration
+from agent import boot_explain, power_desk, registration
 from agent.energy_recorder import not_metering
 from agent.hook_settings import HookPoint
 from agent.hooks import DueHooks
@@ -181,6 +181,11 @@ class Inbox:
         desk = self._agent.netboot.boot_files
         if desk is None:
             raise RequestError(ErrorKind.CONFIGURATION, "this agent has no [netboot] table")
+        board, token = data.get("board"), data.get("token")
+        if isinstance(board, str) and (token is None or type(token) is int):
+            problem = power_desk.lease_problem(board, token, self._agent.commands.leases, datetime.now(UTC))
+            if problem is not None:
+                raise RequestError(problem.kind, problem.message, problem.key)
         return await desk.choose(data)
 
     async def _netboot(self, data: dict[str, object]) -> Answer:

@@ -69,18 +69,28 @@ def judge(
         late_s = (now - command.expires).total_seconds()
         message = f"board {board}: the command expired {late_s:.1f} s ago; send it again if it is still wanted"
         return Refused(ErrorInfo(kind=ErrorKind.EXPIRED, message=message, key="expires"), command.id)
+    force = command.force and force_allowed
+    if not force and (problem := lease_problem(board, command.token, leases, now, force_allowed=force_allowed)):
+        return Refused(problem, command.id)
+    return command
+
+
+def lease_problem(
+    board: str, token: int | None, leases: LeaseBook, now: datetime, *, force_allowed: bool = False
+) -> ErrorInfo | None:
+    """Why an order with this token, or without one, may not be carried out on the board now; None where it may."""
     lease = leases.held(board, now)
-    if lease is not None and command.token != lease.token and not (command.force and force_allowed):
+    if lease is not None and token != lease.token:
         force = "force it" if force_allowed else "have force_allowed set in the agent's settings"
         message = (
             f"board {board}: leased by {lease.holder} until {lease.expires.isoformat(timespec='seconds')}; "
             f"send the lease's token, wait, or {force}"
         )
-        return Refused(ErrorInfo(kind=ErrorKind.NOT_ALLOWED, message=message, key="token"), command.id)
-    if lease is None and command.token is not None:
-        message = f"board {board}: nobody holds a lease, so token {command.token} is an old one"
-        return Refused(ErrorInfo(kind=ErrorKind.NOT_ALLOWED, message=message, key="token"), command.id)
-    return command
+        return ErrorInfo(kind=ErrorKind.NOT_ALLOWED, message=message, key="token")
+    if lease is None and token is not None:
+        message = f"board {board}: nobody holds a lease, so token {token} is an old one"
+        return ErrorInfo(kind=ErrorKind.NOT_ALLOWED, message=message, key="token")
+    return None
 
 
 def _id_of(payload: bytes) -> str | None:

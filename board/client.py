@@ -12,7 +12,9 @@ Its parts, from the bottom up, and none knows the ones below it in this file:
 3. what the board knows of itself, read from sysfs and procfs below a given root;
 4. `Session`: every decision, without I/O. Two tables, `LINK` and `WORK`, hold the transitions;
 5. `StepRunner`: one shell command in its own process group;
-6. `run_board`: the loop that wires them.
+6. `ArtifactReader`: the files that a job leaves;
+7. `CallDesk`: what programs of a running step ask of the broker;
+8. `run_board`: the loop that wires them.
 """
 
 from __future__ import annotations
@@ -42,8 +44,14 @@ if TYPE_CHECKING:
         def reboot(self) -> None: ...
         def poweroff(self) -> None: ...
 
+    class Digest(Protocol):
+        """What hashlib gives."""
 
-CLIENT_NAME = "client.py 1.0"
+        def update(self, data: bytes, /) -> None: ...
+        def hexdigest(self) -> str: ...
+
+
+CLIENT_NAME = "client.py 1.2"
 
 # --- 1. MQTT 3.1.1: the codec ------------------------------------------------------------------------------------
 
@@ -637,11 +645,16 @@ ASK_AGAIN_S = 30.0  # the broker may have been away when we asked
 OUTCOME_AGAIN_S = 5.0  # a lost outcome holds the board's lease
 LOG_CHUNK_CHARS = 8192  # escaped for JSON at most 48 KiB, below the 64 Ki that the contract takes
 LOG_DELAY_S = 0.5  # someone may be reading along
+MAX_PIECES_WAITING = 4
 MAX_LOG_BACKLOG = 512  # chunks kept while the server is away: 4 MiB, which a small board can spare
 REMEMBERED_OUTCOMES = 16
+CALL_AGAIN_S = 5.0  # a call that is not answered: the broker may have been away, or it waits for other boards
+MAX_CALLS = 32  # under way at a time
+MAX_CALL_CHARS = 32 * 1024
 
 DOWN, REGISTERING, REFUSED, ONLINE, LEAVING = "down", "registering", "refused", "online", "leaving"
 IDLE, RUNNING, STOPPING, DROPPING, DONE = "idle", "running", "stopping", "dropping", "done"
+COLLECTING = "collecting"  # the steps are over, and the files that the job leaves are on their way
 
 # Two tables hold every transition: (state, event) -> (what to do, next state). A pair that is not there is looked
 # up under "*"; a pair that is in neither is a defect and raises. "" does nothing.
@@ -677,6 +690,12 @@ WORK: dict[tuple[str, str], tuple[str, str]] = {
     (RUNNING, "offer-same"): ("accept", RUNNING),
     (RUNNING, "step-passed"): ("next_step", RUNNING),
     (RUNNING, "ended"): ("finish", DONE),
+    (RUNNING, "ended-collect"): ("collect", COLLECTING),
+    (COLLECTING, "collected"): ("finish", DONE),
+    (COLLECTING, "stop"): ("finish", DONE),
+    (COLLECTING, "ack-no"): ("drop", IDLE),
+    (COLLECTING, "offer-same"): ("accept", COLLECTING),
+    (COLLECTING, "offer"): ("accept", COLLECTING),
     (RUNNING, "stop"): ("kill", STOPPING),
     (RUNNING, "ack-no"): ("kill", DROPPING),
     (STOPPING, "step-passed"): ("finish", DONE),
@@ -699,6 +718,8 @@ WORK: dict[tuple[str, str], tuple[str, str]] = {
     ("*", "ack-no"): ("", ""),
     ("*", "step-passed"): ("", ""),
     ("*", "ended"): ("", ""),
+    ("*", "ended-collect"): ("", ""),
+    ("*", "collected"): ("", ""),
 }
 
 
@@ -712,7 +733,8 @@ def transition(table: dict[tuple[str, str], tuple[str, str]], state: str, event:
 
 class Action:
     """Something for the adapter to do. `kind` is one of: `start` (a step; `detail` is `first` for a job's first),
-    `kill`, `reconnect`, `order` (`detail` says which), `say`.
+    `kill`, `collect` (what `step` wishes for, see `ArtifactReader`), `answer` (to the call `detail`), `reconnect`,
+    `order` (`detail` says which), `say`.
     """
 
     __slots__ = ("detail", "kind", "step")
@@ -743,6 +765,11 @@ class Job:
 
     def __init__(self, offer: dict[str, object], steps: list[dict[str, object]], env: dict[str, str]) -> None:
         self.key = (str(offer["job"]), int(str(offer["token"])))
+        self.artifacts = offer.get("artifacts")
+        self.failed: dict[str, object] | None = None
+        """The result of the first step that did not pass."""
+        self.error = False
+        """A step could not be run, or was killed."""
         self.steps = steps
         self.env = env
         self.results: list[dict[str, object]] = []
@@ -771,10 +798,16 @@ def read_offer(offer: dict[str, object]) -> Job:
     for step in steps:
         if not isinstance(step, dict) or not isinstance(step.get("run"), str) or not isinstance(step.get("name"), str):
             raise ValueError("steps: each one needs the texts name and run")  # noqa: TRY004  # one error for all keys
+        codes = step.get("exit_codes", [0])
+        if not isinstance(codes, list) or not all(isinstance(code, int) for code in codes):
+            raise ValueError("steps: exit_codes is no list of numbers")
         if not isinstance(step.get("timeout_s", 600), (int, float)) or "\0" in step["run"]:
             raise ValueError("steps: timeout_s is not a number, or run holds a NUL")
     if not all(isinstance(text, str) and "\0" not in str(text) + str(key) for key, text in env.items()):
         raise ValueError("env: holds something that is no text")
+    wish = offer.get("artifacts")
+    if wish is not None and not (isinstance(wish, dict) and isinstance(wish.get("paths"), list)):
+        raise ValueError("artifacts: paths is no list")
     return Job(offer, steps, env)
 
 
@@ -800,6 +833,8 @@ class Session:
         self._job: Job | None = None
         self._finished: dict[tuple[str, int], dict[str, object]] = {}
         self._offered = ("", 0)
+        self._calls: dict[str, str] = {}
+        self._calls_due: float | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""
         self._text_since: float | None = None
@@ -819,7 +854,7 @@ class Session:
     def subscriptions(self) -> list[str]:
         """Made before anything is published, so that no answer is missed."""
         answer = f"{self._settings.prefix}/register/{self._me.mac.replace(':', '-')}"
-        return [answer, self._topic("work")] if self._registered else [answer]
+        return [answer, self._topic("work"), self._topic("work/answer")] if self._registered else [answer]
 
     def outgoing(self) -> Outgoing | None:
         return self._outbox[0] if self._outbox and self.link != DOWN else None
@@ -836,6 +871,8 @@ class Session:
         times = [self._due] if self._due is not None and self.link not in (DOWN, LEAVING) else []
         if self._text_since is not None:
             times.append(self._text_since + LOG_DELAY_S)
+        if self._calls_due is not None and self.link == ONLINE:
+            times.append(self._calls_due)
         return min(times) if times else None
 
     # what the adapter tells
@@ -855,6 +892,21 @@ class Session:
         if self._due is not None and now >= self._due:
             self._due = None
             self._link("due")
+        if self._calls_due is not None and now >= self._calls_due and self.link == ONLINE:
+            self._say_calls()
+
+    def call(self, name: str, text: str, now: float) -> None:
+        """A program of the running step asks the broker something; an `answer` action follows in time."""
+        self._now = now
+        if self.work != RUNNING:
+            return
+        if len(text) > MAX_CALL_CHARS or len(self._calls) >= MAX_CALLS:
+            why = f"more than {MAX_CALL_CHARS} characters, or than {MAX_CALLS} calls at a time"
+            self._actions.append(Action("answer", name, {"ok": False, "text": why}))
+            return
+        self._calls[name] = text
+        if self.link == ONLINE:
+            self._say_call(name)
 
     def shut_down(self, now: float) -> None:
         """The client itself is to end: what is running is killed, and the board says offline."""
@@ -897,15 +949,40 @@ class Session:
         self._text += self._decoder.decode(b"", final=True)
         self._decoder.reset()
         self._flush_log()
+        self._calls, self._calls_due = {}, None  # who asked is gone
         result: dict[str, object] = {"name": job.step["name"], "took_s": round(took_s, 3)}
         problem = job.stopped or problem
         if exit_code is not None and not job.stopped:
             result["exit_code"] = exit_code
         if problem:
             result["problem"] = problem
+        step = job.step
         job.results.append(result)
-        good = exit_code == 0 and not problem and len(job.results) < len(job.steps)
-        self._work("step-passed" if good else "ended")
+        codes = step.get("exit_codes", [0])
+        passed = isinstance(codes, list) and exit_code in codes and not problem
+        if not passed:
+            job.failed = job.failed or result
+            job.error |= bool(job.stopped) or (exit_code is None and not problem.startswith("timed out"))
+        goes_on = passed or (step.get("continue_on_fail") is True and not job.error)
+        if goes_on and len(job.results) < len(job.steps):
+            self._work("step-passed")
+        else:
+            self._work("ended-collect" if job.artifacts and self.work == RUNNING else "ended")
+
+    def artifact(self, piece: dict[str, object] | None, now: float) -> None:
+        """The next piece of what the job leaves behind, as `ArtifactReader` gave it; None when that was all."""
+        self._now = now
+        if self.work != COLLECTING:
+            return
+        if piece is None:
+            self._work("collected")
+        else:
+            message = {"kind": "artifact", **self._named(), **piece}
+            self._outbox.append(Outgoing(self._topic("work/result"), message, log=True))
+
+    def wants_artifact(self) -> bool:
+        """Whether another piece may come: few wait at a time, so that no file has to fit into the memory."""
+        return self.work == COLLECTING and self.link == ONLINE and len(self._outbox) < MAX_PIECES_WAITING
 
     # decisions on the connection
 
@@ -937,10 +1014,12 @@ class Session:
     def _do_resume(self) -> None:
         logs, self._outbox = self._outbox, deque()
         self._announce()
-        if self.work in (RUNNING, STOPPING):
+        if self.work in (RUNNING, STOPPING, COLLECTING):
             self._do_accept()
         self._outbox.extend(logs)
         self._do_repeat()
+        if self._calls:
+            self._say_calls()
 
     def _do_repeat(self) -> None:
         if self.work == IDLE:
@@ -991,6 +1070,24 @@ class Session:
             if kind == "stop":
                 self._job.stopped = f"stopped: {message.get('reason') or 'no reason given'}"
             self._work("stop" if kind == "stop" else "ack-yes" if message.get("ok", True) else "ack-no")
+        elif kind == "answer" and self._job and (message.get("job"), message.get("token")) == self._job.key:
+            self._take_call_answer(message)
+
+    def _take_call_answer(self, message: dict[str, object]) -> None:
+        name = str(message.get("call"))
+        if self._calls.pop(name, None) is not None:
+            said = {"ok": message.get("ok") is True, "text": str(message.get("text") or "")}
+            self._actions.append(Action("answer", name, said))
+
+    def _say_calls(self) -> None:
+        self._calls_due = None
+        for name in self._calls:
+            self._say_call(name)
+
+    def _say_call(self, name: str) -> None:
+        message = {"kind": "call", **self._named(), "call": name, "text": self._calls[name]}
+        self._publish(self._topic("work/call"), message)
+        self._calls_due = self._calls_due or self._now + CALL_AGAIN_S
 
     def _take_offer(self, offer: Job) -> None:
         if self._job is not None and offer.key == self._job.key:
@@ -1022,6 +1119,13 @@ class Session:
         step = {**job.step, "env": job.env, "job": job.key[0], "board": self.board}
         self._actions.append(Action("start", "" if job.results else "first", step))
 
+    def _do_collect(self) -> None:
+        job = self._running()
+        if job.lost_characters:
+            self._log(self._lost_note())
+        wish = job.artifacts if isinstance(job.artifacts, dict) else {}
+        self._actions.append(Action("collect", "", wish))
+
     def _do_kill(self) -> None:
         self._actions.append(Action("kill"))
 
@@ -1029,16 +1133,15 @@ class Session:
         job = self._running()
         if job.lost_characters:
             self._log(self._lost_note())
-        last = job.results[-1]
+        last, failed = job.results[-1], job.failed
         for step in job.steps[len(job.results) :]:
             job.results.append({"name": step["name"], "problem": f"not run: step {last['name']} did not pass"})
-        if job.stopped or ("exit_code" not in last and not str(last.get("problem", "")).startswith("timed out")):
-            outcome = "error"
-        else:
-            outcome = "passed" if last.get("exit_code") == 0 and "problem" not in last else "failed"
+        outcome = "error" if job.stopped or job.error else "failed" if failed else "passed"
         job.outcome = {"kind": "outcome", **self._named(), "outcome": outcome, "steps": job.results}
-        if "problem" in last:
-            job.outcome["problem"] = f"step {last['name']}: {last['problem']}"
+        if job.stopped and (failed is None or "problem" not in failed):
+            job.outcome["problem"] = job.stopped
+        elif failed is not None and "problem" in failed:
+            job.outcome["problem"] = f"step {failed['name']}: {failed['problem']}"
         self._say(f"job {job.key[0]} {outcome}")
         self._remember(job)
         self._do_report()
@@ -1152,7 +1255,10 @@ class StepRunner:
     def __init__(self, shell: str, folder: str, wake: Callable[[], None]) -> None:
         import queue  # noqa: PLC0415  # only a board runs steps
 
-        self._shell, self._folder, self._wake = shell, folder, wake
+        self._shell, self.folder, self._wake = shell, folder, wake
+        self.programs = folder + "-bin"
+        """Programs that a job brings: first in the PATH of its steps."""
+        self.calls = folder + "-calls"
         self.events: queue.Queue[bytes | tuple[int | None, str, float]] = queue.Queue(OUTPUT_QUEUE)
         self._kill = False
         self._thread: threading.Thread | None = None
@@ -1161,8 +1267,9 @@ class StepRunner:
         """Makes the folder in which steps run anew and empty: one job's files are not the next one's."""
         import shutil  # noqa: PLC0415  # costs 10 ms
 
-        shutil.rmtree(self._folder, ignore_errors=True)
-        os.makedirs(self._folder, exist_ok=True)  # noqa: PTH103
+        for folder in (self.folder, self.programs):
+            shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
 
     def start(self, step: Mapping[str, object]) -> None:
         import threading  # noqa: PLC0415
@@ -1196,11 +1303,13 @@ class StepRunner:
         extra = step.get("env")
         env = {**os.environ, **(extra if isinstance(extra, dict) else {})}
         env.update(BOARDHAND_JOB=str(step["job"]), BOARDHAND_BOARD=str(step["board"]))
+        env.update(BOARDHAND_BIN=self.programs, BOARDHAND_CALLS=self.calls)
+        env["PATH"] = f"{self.programs}:{env.get('PATH', os.defpath)}"
         try:
             child = subprocess.Popen(
                 [self._shell, "-c", str(step["run"])],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                cwd=self._folder, env=env, start_new_session=True,
+                cwd=self.folder, env=env, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             self._put((None, f"could not be started: {error}", 0.0))
@@ -1266,7 +1375,150 @@ class StepRunner:
             return  # all of it has ended
 
 
-# --- 6. the loop -------------------------------------------------------------------------------------------------
+# --- 6. the files that a job leaves ------------------------------------------------------------------------------
+
+ARTIFACT_PIECE_BYTES = 36_000  # 48 KB of base64: with its head in one payload that every server passes on
+MAX_ARTIFACTS = 1000
+
+
+class ArtifactReader:
+    """The files that a job's patterns find, piece by piece.
+
+    Patterns are the shell's, from the folder in which the steps run; regular files count, in the order of their names.
+    A file is measured when its turn comes, and one that does not fit into what is left of `max_bytes` is only named.
+    """
+
+    def __init__(self, folder: str, wish: Mapping[str, object]) -> None:
+        import glob  # noqa: PLC0415  # only a board with such a job needs it
+
+        self._left = wish.get("max_bytes")
+        self._folder, self._n, self._offset, self._size = folder, 0, 0, 0
+        self._digest: Digest | None = None
+        patterns = wish.get("paths")
+        self._names: list[tuple[str, str]] = []
+        seen: set[str] = set()
+        for pattern in patterns if isinstance(patterns, list) else []:
+            found = sorted(glob.glob(os.path.join(glob.escape(folder), str(pattern))))  # noqa: PTH118, PTH207
+            inside = folder.rstrip("/") + "/"
+            names = [path.removeprefix(inside) for path in found if os.path.isfile(path)]  # noqa: PTH113
+            if not names:
+                self._names.append((str(pattern), "nothing has that name"))
+            self._names += [(name, "") for name in names if name not in seen]
+            seen.update(names)
+        if len(self._names) > MAX_ARTIFACTS:
+            rest = len(self._names) - MAX_ARTIFACTS + 1
+            self._names[MAX_ARTIFACTS - 1 :] = [("more", f"{rest} files more than the {MAX_ARTIFACTS} that are sent")]
+
+    def next(self) -> dict[str, object] | None:
+        """The next piece, without the keys that name the job; None after the last."""
+        import base64  # noqa: PLC0415
+
+        if self._n >= len(self._names):
+            return None
+        name, problem = self._names[self._n]
+        piece: dict[str, object] = {"n": self._n, "name": _told_name(name), "offset": self._offset}
+        data = b""
+        if not problem:
+            try:
+                data = self._read(os.path.join(self._folder, name))  # noqa: PTH118
+            except (OSError, ValueError) as error:
+                problem = str(error)
+        piece["data"] = base64.b64encode(data).decode()
+        self._offset += len(data)
+        if problem:
+            piece["problem"] = problem
+        elif self._digest is not None and (self._offset >= self._size or not data):
+            piece["sha256"] = self._digest.hexdigest()
+        else:
+            return piece
+        self._n, self._offset, self._digest = self._n + 1, 0, None
+        return piece
+
+    def _read(self, path: str) -> bytes:
+        import hashlib  # noqa: PLC0415
+
+        with open(path, "rb") as file:  # noqa: PTH123
+            if self._digest is None:
+                self._digest, self._size = hashlib.sha256(), os.fstat(file.fileno()).st_size
+                left = self._left if isinstance(self._left, int) else 0
+                if self._size > left:
+                    raise ValueError(f"its {self._size} bytes are more than the {left} that may still be sent")
+                self._left = left - self._size
+            file.seek(self._offset)
+            # What is appended while it is read does not count: it would never end.
+            data = file.read(min(ARTIFACT_PIECE_BYTES, self._size - self._offset))
+        self._digest.update(data)
+        return data
+
+
+def _told_name(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()[:1024]
+
+
+# --- 7. what programs of a step ask of the broker ----------------------------------------------------------------
+
+
+class CallDesk:
+    """A folder by which programs of a step reach the broker: a call is a file in it, announced by the line
+    `call NAME` in the fifo `new`; its answer is put beside it as `NAME.ok` or `NAME.no`."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._rest = b""
+        os.makedirs(folder)  # noqa: PTH103
+        os.mkfifo(self._path("new"))
+        # Open at both ends: it never says end of file, and no writer waits for us.
+        self._fifo = os.open(self._path("new"), os.O_RDWR | os.O_NONBLOCK)
+
+    def fileno(self) -> int:
+        return self._fifo
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)  # noqa: PTH118
+
+    def clean_up(self) -> None:
+        """Forgets the calls of the job before."""
+        self.take()
+        self._rest = b""
+        for name in os.listdir(self._folder):  # noqa: PTH208
+            if name != "new":
+                os.unlink(self._path(name))  # noqa: PTH108
+
+    def take(self) -> list[tuple[str, str]]:
+        """New calls: their names and what stands in them."""
+        try:
+            *lines, self._rest = (self._rest + os.read(self._fifo, 65536)).split(b"\n")
+        except BlockingIOError:
+            return []
+        if len(self._rest) > 256:
+            self._rest = b""  # nothing of ours
+        found = []
+        for line in lines:
+            word, _, name = line.decode("ascii", "replace").partition(" ")
+            if word != "call" or not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
+                continue
+            try:
+                with open(self._path(name), "rb") as file:  # noqa: PTH123
+                    found.append((name, file.read(4 * MAX_CALL_CHARS + 1).decode("utf-8", "replace")))
+            except OSError as error:
+                say(f"a call of the job cannot be read: {error}")
+        return found
+
+    def answer(self, name: str, said: Mapping[str, object]) -> None:
+        """Puts the answer where the program waits for it."""
+        target = self._path(name + (".ok" if said["ok"] else ".no"))
+        try:
+            with open(target + ".new", "w", encoding="utf-8") as file:  # noqa: PTH123
+                file.write(str(said["text"]))
+            os.replace(target + ".new", target)  # noqa: PTH105
+        except OSError as error:
+            say(f"the answer to a call of the job cannot be written: {error}")
+
+    def close(self) -> None:
+        os.close(self._fifo)
+
+
+# --- 8. the loop -------------------------------------------------------------------------------------------------
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0  # 200 boards then make 10 attempts a second, which any server takes
@@ -1287,8 +1539,11 @@ class LiveSystem:
 
     @staticmethod
     def _do(what: str) -> None:
+        import signal  # noqa: PLC0415
         import subprocess  # noqa: PLC0415
 
+        # We are a service of what now ends: waiting for that end, we would hold it up until we are killed (90 s).
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Under systemd it is its business; in an initramfs nobody would hear the polite form.
         command = [what] if os.path.isdir("/run/systemd/system") else [what, "-f"]  # noqa: PTH112
         os.sync()
@@ -1357,7 +1612,9 @@ class _Loop:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._folder = _make_folder()
+        self._artifacts: ArtifactReader | None = None
         self._steps = StepRunner(options.shell, os.path.join(self._folder, "work"), self.wake)  # noqa: PTH118
+        self._calls = CallDesk(self._steps.calls)
 
     def wake(self) -> None:
         try:
@@ -1389,6 +1646,7 @@ class _Loop:
         if self._connection is not None:
             self._connection.close()
         self._steps.end()
+        self._calls.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _turn(self) -> None:
@@ -1401,7 +1659,8 @@ class _Loop:
             say(f"connection lost: {error}")
             self._drop()
         self._do_actions()
-        if not self._order:
+        # While files are on their way, each turn has more to send.
+        if not self._order and not (self._artifacts is not None and self._session.wants_artifact()):
             self._wait()
 
     def _connect(self) -> None:
@@ -1434,6 +1693,15 @@ class _Loop:
                 self._session.output(event, time.monotonic())
             else:
                 self._session.step_ended(*event, now=time.monotonic())
+        for name, text in self._calls.take():
+            self._session.call(name, text, time.monotonic())
+        if self._artifacts is not None and self._session.work != COLLECTING:
+            self._artifacts = None
+        while self._artifacts is not None and self._session.wants_artifact():
+            piece = self._artifacts.next()
+            self._session.artifact(piece, time.monotonic())
+            if piece is None:
+                self._artifacts = None
         self._session.tick(time.monotonic())
         while self._connection is not None:
             message = self._connection.receive(0)
@@ -1458,9 +1726,15 @@ class _Loop:
                 say(f"job {action.step['job']}: step {action.step['name']}")
                 if action.detail == "first":
                     self._steps.clean_up()
+                    self._calls.clean_up()
                 self._steps.start(action.step)
             elif action.kind == "kill":
                 self._steps.kill()
+            elif action.kind == "answer":
+                self._calls.answer(action.detail, action.step)
+            elif action.kind == "collect":
+                self._artifacts = ArtifactReader(self._steps.folder, action.step)
+                self.wake()
             elif action.kind == "reconnect" and self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -1478,6 +1752,7 @@ class _Loop:
         due = [self._session.deadline()]
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
+        poll.register(self._calls, select.POLLIN)
         now = time.monotonic()
         if self._connection is not None:
             poll.register(self._connection, select.POLLIN)

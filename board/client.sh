@@ -2,8 +2,8 @@
 # What runs on a board that has only busybox: it registers, says that it is there, asks for work, runs it and reports.
 # The same conversation as client.py, over MQTT 3.1.1 (OASIS standard of 29 October 2014), spoken through nc.
 #
-# POSIX sh and busybox applets only: awk cat cut dd hexdump (or od) ip mkfifo nc printf rm setsid sha256sum sleep
-# sort sync tr uname wc.
+# POSIX sh and busybox applets only: awk base64 cat cut dd head hexdump (or od) ip mkfifo nc printf rm sed setsid
+# sha256sum sleep sort sync tr uname wc.
 #
 # How it is put together: one main loop owns all state and takes lines from one fifo, `events`. Three kinds of
 # background processes write to it, each line short enough to be atomic, with a number that tells the generations
@@ -12,14 +12,17 @@
 #   closed GEN                     the connection is gone
 #   log JOB NUMBER                 a piece of output; it is the file log.NUMBER
 #   logend JOB / ended JOB CODE    the step's output / the step itself has ended
+#   call NAME                      a program of the step asks the broker something; it is the file calls/NAME
 # At most one QoS 1 message is under way; the others wait in files q.N. So what is written to nc always fits into
 # the fifo's 64 KiB, and a frozen server cannot block the main loop.
 
 REGISTER_AGAIN=500 REFUSED_AGAIN=6000 ASK_AGAIN=3000 OUTCOME_AGAIN=500 # hundredths of a second, as all times here
-ANSWER_WITHIN=1000 PING_AFTER=1500 KEEPALIVE_S=30 KILL_GRACE=200 DRAIN=200 STABLE=500
+ANSWER_WITHIN=1000 PING_AFTER=1500 KEEPALIVE_S=30 KILL_GRACE=200 DRAIN=200 STABLE=500 CALL_AGAIN=500
+PIECE_BYTES=36000    # of an artifact: as base64, with its head, below 64 KiB, see above
+MAX_ARTIFACTS=1000
 MAX_LOG_BACKLOG=512  # pieces of 8 KiB kept while the server is away
 MAX_PACKET=1048576   # four times the largest payload of the contract
-CLIENT="client.sh 1.0"
+CLIENT="client.sh 1.2"
 
 # --- JSON, in awk: bytes come in as one decimal number a line, so that NUL and broken UTF-8 survive ----------------
 
@@ -138,8 +141,13 @@ function assign_raw(name, path) {
 function fields(  k, good, limit) {
     assign("m_kind", "/kind"); assign("m_job", "/job"); assign("m_boot_id", "/boot_id"); assign("m_board", "/board")
     assign("m_reason", "/reason"); assign_raw("m_reason_raw", "/reason"); assign("m_error", "/error/message")
+    assign("m_call", "/call"); assign("m_text", "/text")
     if (T["/token"] == "n" && S["/token"] ~ /^[1-9][0-9]*$/ && length(S["/token"]) <= 16) print "m_token=" S["/token"]
     print "m_ok=" ("/ok" in T ? T["/ok"] : "")
+    if (T["/artifacts/paths"] == "a" && S["/artifacts/max_bytes"] ~ /^[1-9][0-9]*$/) {
+        print "m_patterns=" N["/artifacts/paths"]; print "m_room=" S["/artifacts/max_bytes"]
+        for (k = 0; k < N["/artifacts/paths"]; k++) assign("m_pattern_" k, "/artifacts/paths/" k)
+    }
     if (T["/steps"] != "a") return
     good = N["/steps"]
     for (k = 0; k < N["/steps"]; k++) {
@@ -149,6 +157,10 @@ function fields(  k, good, limit) {
         if (limit > 604800) limit = 604800
         assign_raw("m_name_" k, p "/name"); assign("m_run_" k, p "/run")
         printf "m_timeout_%d=%d\nm_limit_%d=%s\n", k, limit * 100, k, limit
+        codes = T[p "/exit_codes"] == "a" ? "" : " 0"
+        for (c = 0; c < N[p "/exit_codes"]; c++) codes = codes " " S[p "/exit_codes/" c]
+        if (codes !~ /^[0-9 ]*$/) { good = 0; codes = "" }
+        printf "m_codes_%d=\047%s \047\nm_go_on_%d=%s\n", k, codes, k, T[p "/continue_on_fail"] == "t" ? 1 : ""
     }
     print "m_steps=" good
 }
@@ -447,9 +459,9 @@ mqtt_end() {
 }
 
 mqtt_subscribe() {
-    topic_a=$prefix/register/$(echo "$mac" | tr : -) topic_b=$prefix/board/$board/work
+    topic_a=$prefix/register/$(echo "$mac" | tr : -) topic_b=$prefix/board/$board/work topic_c=$prefix/board/$board/work/answer
     length=$((5 + ${#topic_a}))
-    [ -z "$registered" ] || length=$((length + 3 + ${#topic_b}))
+    [ -z "$registered" ] || length=$((length + 6 + ${#topic_b} + ${#topic_c}))
     next_id
     {
         octets 130
@@ -458,6 +470,8 @@ mqtt_subscribe() {
         string "$topic_a"
         octets 1
         [ -z "$registered" ] || string "$topic_b"
+        [ -z "$registered" ] || octets 1
+        [ -z "$registered" ] || string "$topic_c"
         [ -z "$registered" ] || octets 1
     } >&4
     connection=subscribing last_sent=$now sent_at=$now
@@ -502,10 +516,11 @@ queue_keep_logs() {
     in_flight='' end=$last
     while [ $first -lt $end ]; do
         eval "topic=\$q_topic_$first kind=\$q_kind_$first"
-        if [ "$kind" = log ]; then
+        if [ "$kind" = log ] || [ "$kind" = file ]; then
             mv "$dir/q.$first" "$dir/q.$last"
-            eval "q_topic_$last=\$topic q_retain_$last=0 q_kind_$last=log"
-            last=$((last + 1)) logs_gone=$((logs_gone - 1))
+            eval "q_topic_$last=\$topic q_retain_$last=0 q_kind_$last=\$kind"
+            last=$((last + 1))
+            [ "$kind" = file ] || logs_gone=$((logs_gone - 1))
         fi
         queue_forget
     done
@@ -558,7 +573,7 @@ resume() {
     # Presence and what we work on go before the log that waited; what waited is put behind again.
     end=$last
     announce
-    case $work in running | stopping) accept ;; esac
+    case $work in running | stopping | collecting) accept ;; esac
     while [ $first -lt $end ]; do
         eval "topic=\$q_topic_$first"
         mv "$dir/q.$first" "$dir/q.$last"
@@ -568,6 +583,7 @@ resume() {
         queue_forget
     done
     repeat
+    say_calls
 }
 
 repeat() {
@@ -652,10 +668,11 @@ clean_up() {
     rm -rf "$dir"
 } 2>/dev/null
 
-# --- the work's states: idle running stopping dropping done --------------------------------------------------------
+# --- the work's states: idle running stopping dropping collecting done --------------------------------------------------------
 
 job='' token='' step=0 steps=0 step_pid='' step_run=0 results='' log_seq=0 logs_gone=0 logs_made=0 stopped=''
 why='' kill_at='' deadline='' ended_code='' drain_by='' log_ended='' problem='' name_raw=''
+calls='' calls_due='' # names of what programs of the step ask, and when to say it again
 finished=' ' # " job:token" of what was done, newest last; their outcomes are the files done.JOB.TOKEN
 
 accept() {
@@ -674,12 +691,20 @@ on_work() { # of a message in $dir/message
     [ $link = online ] || return
     case $m_kind in
     offer) on_offer ;;
+    answer)
+        [ $work = running ] && [ "$m_job" = "$job" ] && [ "$m_token" = "$token" ] || return
+        case " $calls " in *" $m_call "*) on_call_answer ;; esac
+        ;;
     ack | stop)
         [ $work != idle ] && [ "$m_job" = "$job" ] && [ "$m_token" = "$token" ] || return
         case $m_kind:$m_ok:$work in
         stop:*:running)
             stopped="stopped: ${m_reason_raw:-no reason given}" work=stopping
             kill_step TERM
+            ;;
+        stop:*:collecting)
+            stopped="stopped: ${m_reason_raw:-no reason given}"
+            finish_job
             ;;
         stop:*:done) report ;;
         stop:*) ;;
@@ -688,6 +713,7 @@ on_work() { # of a message in $dir/message
             kill_step TERM
             ;;
         *:f:stopping) work=dropping ;;
+        *:f:collecting) drop ;;
         *:done) forget ;;
         esac
         ;;
@@ -708,9 +734,51 @@ on_offer() {
         return
     fi
     case $work in # the same one again, or another: both times it is said what we are at
-    running) accept ;;
+    running | collecting) accept ;;
     done) report ;;
     esac
+}
+
+MAX_CALL=32768 MAX_CALLS=32
+
+on_call() { # name
+    [ $work = running ] || return
+    case $1 in '' | .* | *[!A-Za-z0-9._-]*) return ;; esac
+    [ -f "$dir/calls/$1" ] || return
+    # shellcheck disable=SC2086  # words
+    set -- "$1" $calls
+    m_call=$1 m_ok=f m_text="more than $MAX_CALL bytes, or than $MAX_CALLS calls at a time"
+    if [ $# -gt $MAX_CALLS ] || [ "$(wc -c <"$dir/calls/$1")" -gt $MAX_CALL ]; then
+        on_call_answer
+        return
+    fi
+    calls="$calls $1"
+    [ $link != online ] || say_call "$1"
+}
+
+say_call() { # name
+    {
+        printf '{"kind":"call","job":"%s","token":%s,"call":"%s","text":"' "$job" "$token" "$1"
+        escape <"$dir/calls/$1"
+        printf '"}'
+    } >"$dir/q.$last"
+    enqueue "$prefix/board/$board/work/call" 0 msg
+    [ -n "$calls_due" ] || calls_due=$((now + CALL_AGAIN))
+}
+
+say_calls() {
+    calls_due=''
+    for call in $calls; do say_call "$call"; done
+}
+
+on_call_answer() { # m_call, m_ok, m_text
+    ending=no
+    [ "$m_ok" != t ] || ending=ok
+    printf %s "$m_text" >"$dir/calls/$m_call.new"
+    mv "$dir/calls/$m_call.new" "$dir/calls/$m_call.$ending"
+    left_calls=''
+    for call in $calls; do [ "$call" = "$m_call" ] || left_calls="$left_calls $call"; done
+    calls=$left_calls
 }
 
 start_job() {
@@ -720,11 +788,18 @@ start_job() {
     step=0
     while [ $step -lt "$steps" ]; do # m_ variables are overwritten by the next message
         eval "s_name_$step=\$m_name_$step s_run_$step=\$m_run_$step s_timeout_$step=\$m_timeout_$step s_limit_$step=\$m_limit_$step"
+        eval "s_codes_$step=\$m_codes_$step s_go_on_$step=\$m_go_on_$step"
         step=$((step + 1))
     done
+    a_patterns=${m_patterns:-0} a_room=${m_room:-0} a_n=0 failed='' failed_raw='' failed_why=''
+    while [ $a_n -lt "$a_patterns" ]; do
+        eval "a_pattern_$a_n=\$m_pattern_$a_n"
+        a_n=$((a_n + 1))
+    done
     step=0 work=running
-    rm -rf "$dir/work"
-    mkdir "$dir/work"
+    rm -rf "$dir/work" "$dir/bin" "$dir/calls"
+    mkdir "$dir/work" "$dir/bin" "$dir/calls"
+    ln -s ../events "$dir/calls/new"
     accept
     announce
     start_step
@@ -744,8 +819,9 @@ start_step() {
             exec >&3 2>&1 3>&-
             # shellcheck disable=SC1091  # made from the offer
             . "$dir/env"
-            BOARDHAND_JOB=$job BOARDHAND_BOARD=$board
-            export BOARDHAND_JOB BOARDHAND_BOARD
+            BOARDHAND_JOB=$job BOARDHAND_BOARD=$board BOARDHAND_BIN=$dir/bin BOARDHAND_CALLS=$dir/calls
+            PATH=$dir/bin:${PATH:-/usr/sbin:/usr/bin:/sbin:/bin}
+            export BOARDHAND_JOB BOARDHAND_BOARD BOARDHAND_BIN BOARDHAND_CALLS PATH
             trap - TERM
             cd "$dir/work" && exec 5>&- && exec setsid "$shell" -c "$run"
         ) &
@@ -816,6 +892,7 @@ on_log() { # number
 }
 
 step_over() {
+    calls='' calls_due='' # who asked is gone
     took=$((now - began)) code=$ended_code step_pid='' kill_at='' deadline='' drain_by='' ended_code='' log_ended=''
     if [ -s "$dir/carry" ]; then
         { log_head && printf '\\ufffd"}'; } >"$dir/q.$last"
@@ -827,35 +904,116 @@ step_over() {
     [ -n "$why" ] || result="$result,\"exit_code\":$code"
     [ -z "$why" ] || result="$result,\"problem\":\"$why\""
     results="$results${results:+,}$result}"
+    eval "codes=\$s_codes_$step go_on=\$s_go_on_$step"
+    case "${why:+no}$codes" in
+    no*) passed='' ;;
+    *" $code "*) passed=1 go_on=1 ;;
+    *) passed='' ;;
+    esac
+    if [ -z "$passed" ] && [ -z "$failed" ]; then failed=1 failed_raw=$name_raw failed_why=$why; fi
     step=$((step + 1))
     if [ $work = dropping ]; then
         drop
-    elif [ $work = running ] && [ -z "$why" ] && [ "$code" -eq 0 ] && [ $step -lt "$steps" ]; then
+    elif [ $work = running ] && [ -n "$go_on" ] && [ $step -lt "$steps" ]; then
         start_step
+    elif [ $work = running ] && [ "$a_patterns" -gt 0 ]; then
+        collect
     else
         finish_job
     fi
 }
 
 finish_job() {
-    failed_raw=$name_raw
+    last_raw=$name_raw
     while [ $step -lt "$steps" ]; do
         eval "name_raw=\$s_name_$step"
-        results="$results,{\"name\":\"$name_raw\",\"problem\":\"not run: step $failed_raw did not pass\"}"
+        results="$results,{\"name\":\"$name_raw\",\"problem\":\"not run: step $last_raw did not pass\"}"
         step=$((step + 1))
     done
-    outcome=failed
-    [ -n "$why" ] || [ "$code" -ne 0 ] || outcome=passed
+    outcome=passed
+    [ -z "$failed" ] || outcome=failed
     [ -z "$stopped" ] || outcome=error
     {
         printf '{"kind":"outcome","job":"%s","token":%s,"outcome":"%s","log_chunks":%d,"steps":[%s]' "$job" "$token" $outcome $log_seq "$results"
-        [ -z "$why" ] || printf ',"problem":"step %s: %s"' "$failed_raw" "$why"
+        if [ -n "$failed_why" ]; then
+            printf ',"problem":"step %s: %s"' "$failed_raw" "$failed_why"
+        elif [ -n "$stopped" ]; then
+            printf ',"problem":"%s"' "$stopped"
+        fi
         printf '}'
     } >"$dir/done.$job.$token"
     say "job $job $outcome"
     work=done
     remember
     [ $link != online ] || report
+}
+
+# The files that the job leaves: their names first, then piece by piece, one under way at a time.
+collect() {
+    work=collecting a_n=0 a_offset=0 a_size=''
+    (
+        cd "$dir/work" || exit
+        IFS='' number=0
+        while [ $number -lt "$a_patterns" ]; do
+            eval "pattern=\$a_pattern_$number" found=''
+            for name in $pattern; do # the shell finds what fits; without IFS no name falls to pieces
+                [ -f "$name" ] || continue
+                found=1
+                printf '+%s\n' "$name"
+            done
+            [ -n "$found" ] || printf '%s\n' "-$pattern"
+            number=$((number + 1))
+        done
+    ) | awk '!seen[$0]++' | head -n $MAX_ARTIFACTS >"$dir/artifacts"
+}
+
+collect_piece() {
+    line=$(sed -n "$((a_n + 1))p" "$dir/artifacts")
+    if [ -z "$line" ]; then
+        finish_job
+        return
+    fi
+    name=${line#?} a_problem='' sum=''
+    case $name in /*) file=$name ;; *) file=$dir/work/$name ;; esac
+    : >"$dir/piece"
+    if [ "$line" != "+$name" ]; then
+        a_problem='nothing has that name'
+    elif ! command -v base64 >/dev/null; then
+        a_problem='this board has no base64 to send it with'
+    elif ! [ -f "$file" ] || ! [ -r "$file" ]; then
+        a_problem='it cannot be read'
+    else
+        read_piece
+    fi
+    {
+        printf '{"kind":"artifact","job":"%s","token":%s,"n":%d,"offset":%d,"name":%s,"data":"' \
+            "$job" "$token" "$a_n" "$a_offset" "$(quote "$name")"
+        [ ! -s "$dir/piece" ] || base64 "$dir/piece" | tr -d '\n'
+        printf '"'
+        [ -z "$a_problem" ] || printf ',"problem":"%s"' "$a_problem"
+        [ -z "$sum" ] || printf ',"sha256":"%s"' "$sum"
+        printf '}'
+    } >"$dir/q.$last"
+    enqueue "$prefix/board/$board/work/result" 0 file
+    a_offset=$((a_offset + PIECE_BYTES))
+    [ -z "$a_problem$sum" ] || a_n=$((a_n + 1)) a_offset=0 a_size=''
+}
+
+read_piece() { # of $file; with its last one $sum is its checksum
+    if [ -z "$a_size" ]; then # what is appended later does not count: it would never end
+        a_size=$(wc -c <"$file")
+        if [ "$a_size" -gt "$a_room" ]; then
+            a_problem="its $a_size bytes are more than the $a_room that may still be sent"
+            return
+        fi
+        a_room=$((a_room - a_size))
+    fi
+    dd if="$file" bs=$PIECE_BYTES skip=$((a_offset / PIECE_BYTES)) count=1 2>/dev/null |
+        head -c $((a_size - a_offset)) >"$dir/piece"
+    size=$(wc -c <"$dir/piece")
+    if [ $((a_offset + size)) -ge "$a_size" ] || [ "$size" -lt $PIECE_BYTES ]; then
+        sum=$(head -c "$a_size" "$file" | sha256sum | cut -c 1-64)
+    fi
 }
 
 remember() { # the outcome in done.JOB.TOKEN; the oldest of more than 16 goes
@@ -901,7 +1059,7 @@ queue_drop_logs() { # of a job that nobody wants any more; the one under way may
     [ -z "$in_flight" ] || number=$((first + 1))
     while [ $number -lt $last ]; do
         eval "kind=\$q_kind_$number"
-        if [ "$kind" = log ]; then
+        if [ "$kind" = log ] || [ "$kind" = file ]; then
             : >"$dir/q.$number"
             eval "q_kind_$number=dropped"
         fi
@@ -957,14 +1115,14 @@ on_publish() { # flags file
         last_sent=$now start=$((start + 2))
     fi
     tail -c +$((start + 1)) "$2" >"$dir/message"
-    unset m_kind m_job m_token m_ok m_boot_id m_board m_reason m_reason_raw m_error m_steps
+    unset m_kind m_job m_token m_ok m_boot_id m_board m_reason m_reason_raw m_error m_steps m_patterns m_room m_call m_text
     if [ $(($1 & 1)) -eq 1 ]; then
         say "a message on $topic was not taken: it is retained"
     elif fields=$(parse fields <"$dir/message" 2>/dev/null); then
         eval "$fields"
         case $topic in
         "$prefix"/register/*) on_answer ;;
-        "$prefix/board/$board/work") on_work ;;
+        "$prefix/board/$board/work" | "$prefix/board/$board/work/answer") on_work ;;
         esac
     else
         say "a message on $topic was not taken: it is no JSON object"
@@ -985,6 +1143,7 @@ on_event() { # its words
             ;;
         esac
         ;;
+    call) on_call "$2" ;;
     logend) [ "$2" -ne $step_run ] || log_ended=1 ;;
     ended) [ "$2" -ne $step_run ] || ended_code=$3 drain_by=$((now + DRAIN)) ;;
     esac
@@ -1021,6 +1180,10 @@ timers() {
         [ "$now" -lt "$due" ] || on_due
         after "$due"
     fi
+    if [ -n "$calls_due" ] && [ $link = online ]; then
+        [ "$now" -lt "$calls_due" ] || say_calls
+        after "$calls_due"
+    fi
     step_timers
     if [ $link = leaving ] && { [ $first -ge $last ] || [ "$now" -ge "$leave_by" ]; }; then finish_leaving; fi
 }
@@ -1049,6 +1212,7 @@ while :; do
     get_now
     [ -z "$asked_to_end" ] || leave exit
     timers
+    if [ $work = collecting ] && [ $link = online ] && [ "$connection" = up ] && [ $first -ge $last ]; then collect_piece; fi
     pump
     if read -r -t "$wait" event a b c d <&5; then
         get_now

@@ -1,15 +1,37 @@
 """Answers to questions: the store's record, with what the scheduler knows better laid over it."""
 
+import asyncio
+import base64
 from typing import assert_never
 
+from pydantic import AwareDatetime
+
+from broker.artifact_store import ArtifactStore
 from broker.happenings import Moment
-from broker.job import job_number
+from broker.health_answers import health_answer
+from broker.job import Job, job_number
 from broker.job_store import JobStore
-from broker.requests import AskBoards, AskJob, AskJobs, AskLogs, Question, RequestError, what_fits
+from broker.lease_requests import AskLeases, lease_lines
+from broker.requests import (
+    AskArtifact,
+    AskArtifacts,
+    AskBoards,
+    AskHealth,
+    AskJob,
+    AskJobs,
+    AskLogs,
+    AskTimeline,
+    Question,
+    RequestError,
+    what_fits,
+)
 from broker.scheduler import Scheduler
 from wire.names import Id
 from wire.payloads import Label, Payload, ShortText, Text
 from wire.phases import ErrorKind, Phase, Power
+
+# Base64 of it is 128 KiB: an answer of the size that every MQTT server passes on.
+ARTIFACT_PIECE_BYTES = 96 * 1024
 
 
 class LogPiece(Payload):
@@ -19,6 +41,25 @@ class LogPiece(Payload):
     attempt: int
     step: ShortText | None = None
     text: str
+
+
+class TimelineEntry(Payload):
+    """One line in the answer to `timeline`. Attempt 0 is what came before the first lease."""
+
+    attempt: int
+    at: AwareDatetime
+    what: str
+
+
+class ArtifactLine(Payload):
+    """One file in the answer to `artifacts`. With a `problem` it cannot be fetched."""
+
+    attempt: int
+    n: int
+    name: str
+    size: int
+    sha256: str | None
+    problem: str | None
 
 
 class BoardLine(Payload):
@@ -33,10 +74,14 @@ class BoardLine(Payload):
     why: Text | None
     job: Id | None
     token: int | None
+    holder: ShortText | None
+    """The person who has reserved it."""
     labels: dict[str, Label | list[str]]
 
 
-async def answer(question: Question, scheduler: Scheduler, store: JobStore, now: Moment) -> dict[str, object]:
+async def answer(  # noqa: PLR0911  # a table of questions
+    question: Question, scheduler: Scheduler, store: JobStore, artifacts: ArtifactStore, now: Moment
+) -> dict[str, object]:
     """The data of the answer, small enough to be sent.
 
     Raises:
@@ -49,8 +94,18 @@ async def answer(question: Question, scheduler: Scheduler, store: JobStore, now:
             return await _job(question, scheduler, store)
         case AskLogs():
             return await _logs(question, store)
+        case AskTimeline():
+            return await _timeline(question, store)
+        case AskArtifacts():
+            return await _artifacts(question, store)
+        case AskArtifact():
+            return await _artifact(question, store, artifacts)
         case AskBoards():
             return _boards(question, scheduler, now)
+        case AskHealth():
+            return health_answer(question, scheduler.orders.desk)
+        case AskLeases():
+            return _leases(question, scheduler)
         case _:
             assert_never(question)
 
@@ -59,9 +114,18 @@ async def _jobs(question: AskJobs, scheduler: Scheduler, store: JobStore) -> dic
     before = job_number(question.before) if question.before is not None else None
     found = await store.jobs(question.limit, question.state, before)
     # Reasons of waiting jobs change with the farm and are not written each time.
-    summaries = [scheduler.ledger.jobs.get(job.id, job).summary() for job in found]
+    summaries = [_now(job, scheduler).summary() for job in found]
     shown = what_fits(summaries)
     return {"jobs": shown, "more": len(shown) < len(found) or len(found) == question.limit}
+
+
+def _now(job: Job, scheduler: Scheduler) -> Job:
+    """The scheduler's own record where the job has not ended, with its reason up to date."""
+    live = scheduler.ledger.jobs.get(job.id)
+    if live is None:
+        return job
+    scheduler.explain(live)
+    return live
 
 
 def _number(tag: str, job: str) -> int:
@@ -76,8 +140,10 @@ async def _job(question: AskJob, scheduler: Scheduler, store: JobStore) -> dict[
     if found is None:
         raise RequestError(question.tag, ErrorKind.NOT_FOUND, f"there is no {question.job}", "data.job")
     job, attempts = found
-    job = scheduler.ledger.jobs.get(job.id, job)
-    return {**job.summary().model_dump(mode="json", exclude_none=True), "attempts": attempts}
+    job = _now(job, scheduler)
+    told = job.summary().model_dump(mode="json", exclude_none=True)
+    notice = await store.results.notice_problem(job.number)
+    return {**told, "attempts": attempts} | ({"notify_problem": notice} if notice else {})
 
 
 async def _logs(question: AskLogs, store: JobStore) -> dict[str, object]:
@@ -92,6 +158,53 @@ async def _logs(question: AskLogs, store: JobStore) -> dict[str, object]:
     return {"chunks": shown, "next": following, "ended": found[0].state.ended and complete}
 
 
+async def _of_job(question: AskTimeline | AskArtifacts | AskArtifact, store: JobStore) -> Job:
+    found = await store.job(_number(question.tag, question.job))
+    if found is None:
+        raise RequestError(question.tag, ErrorKind.NOT_FOUND, f"there is no {question.job}", "data.job")
+    return found[0]
+
+
+async def _timeline(question: AskTimeline, store: JobStore) -> dict[str, object]:
+    job = await _of_job(question, store)
+    entries = [TimelineEntry(attempt=0, at=job.submitted, what="submitted")]
+    entries += [
+        TimelineEntry(attempt=t.attempt, at=t.at, what=t.what) for t in await store.results.timeline(job.number)
+    ]
+    if job.ended is not None:
+        told = f"{job.state.value}: {job.reason}" if job.reason else job.state.value
+        entries.append(TimelineEntry(attempt=job.attempt, at=job.ended, what=told))
+    shown = what_fits(entries[question.start :])
+    following = question.start + len(shown)
+    return {"entries": shown, "next": following, "more": following < len(entries)}
+
+
+async def _artifacts(question: AskArtifacts, store: JobStore) -> dict[str, object]:
+    job = await _of_job(question, store)
+    lines = [
+        ArtifactLine(attempt=a.attempt, n=a.n, name=a.name, size=a.size, sha256=a.sha256, problem=a.problem)
+        for a in await store.results.artifacts(job.number)
+    ]
+    shown = what_fits(lines[question.start :])
+    following = question.start + len(shown)
+    return {"artifacts": shown, "next": following, "more": following < len(lines)}
+
+
+async def _artifact(question: AskArtifact, store: JobStore, artifacts: ArtifactStore) -> dict[str, object]:
+    job = await _of_job(question, store)
+    known = await store.results.artifacts(job.number)
+    found = next((a for a in known if (a.attempt, a.n) == (question.attempt, question.n)), None)
+    if found is None or found.problem is not None:
+        why = "there is no such file" if found is None else f"{found.name} is not stored: {found.problem}"
+        raise RequestError(question.tag, ErrorKind.NOT_FOUND, f"{question.job}: {why}", "data.n")
+    try:
+        data = await asyncio.to_thread(artifacts.read, found, question.offset, ARTIFACT_PIECE_BYTES)
+    except OSError as error:
+        told = f"{question.job}: {found.name} cannot be read: {error.strerror}"
+        raise RequestError(question.tag, ErrorKind.NOT_FOUND, told, "data.n") from None
+    return {"data": base64.b64encode(data).decode(), "next": question.offset + len(data), "size": found.size}
+
+
 def _boards(question: AskBoards, scheduler: Scheduler, now: Moment) -> dict[str, object]:
     names = [name for name in scheduler.farm.names() if question.after is None or name > question.after]
     lines = [_line(name, scheduler, now) for name in names[: question.limit]]
@@ -99,10 +212,17 @@ def _boards(question: AskBoards, scheduler: Scheduler, now: Moment) -> dict[str,
     return {"boards": shown, "more": len(shown) < len(names)}
 
 
+def _leases(question: AskLeases, scheduler: Scheduler) -> dict[str, object]:
+    lines = lease_lines(scheduler.people, question.lease)
+    shown = what_fits(lines[question.start :])
+    following = question.start + len(shown)
+    return {"leases": shown, "next": following, "more": following < len(lines)}
+
+
 def _line(name: str, scheduler: Scheduler, now: Moment) -> BoardLine:
     picture = scheduler.farm.board(name)
-    standing, why = scheduler.standing(picture, now)
-    held = scheduler.ledger.held.get(name)
+    standing, why = scheduler.dispatch.standing(picture, now)
+    held, person = scheduler.ledger.held.get(name), scheduler.ledger.people.get(name)
     return BoardLine(
         board=name,
         agent=picture.agent,
@@ -113,5 +233,6 @@ def _line(name: str, scheduler: Scheduler, now: Moment) -> BoardLine:
         why=why or None,
         job=held.job.id if held is not None else None,
         token=held.token if held is not None else None,
+        holder=person.holder if person is not None else None,
         labels={k: list(v) if isinstance(v, tuple) else v for k, v in picture.labels.items()},
     )

@@ -69,6 +69,7 @@ class _Board:
     state: BoardState | None = None
     info: BoardInfo | None = None
     self_: BoardSelf | None = None
+    labels: dict[str, LabelValue] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -100,6 +101,7 @@ class FarmView:
     _agents: dict[str, AgentState] = field(default_factory=dict)
     _boards: dict[str, _Board] = field(default_factory=dict)
     _pictures: dict[str, BoardPicture] = field(default_factory=dict)
+    _of_agent: dict[str, set[str]] = field(default_factory=dict)
 
     def _entry(self, board: str) -> _Board | None:
         entry = self._boards.get(board)
@@ -113,6 +115,10 @@ class FarmView:
             del self._boards[board]
         return True
 
+    def boards_of(self, agent: str) -> set[str]:
+        """Boards that this agent has told the state of."""
+        return self._of_agent.get(agent, set())
+
     def agent_seen(self, agent: str, state: AgentState | None) -> bool:
         known = self._agents.get(agent)
         if state is None:
@@ -123,7 +129,8 @@ class FarmView:
             return False
         else:
             self._agents[agent] = state
-        self._pictures.clear()
+        for board in self.boards_of(agent):
+            self._pictures.pop(board, None)
         return True
 
     def state_seen(self, board: str, state: BoardState | None) -> bool:
@@ -138,6 +145,12 @@ class FarmView:
                 return False
             if state.session == known.session and state.seq < known.seq:
                 return False
+        if known is not None and (state is None or state.agent != known.agent):
+            self._of_agent[known.agent].discard(board)
+            if not self._of_agent[known.agent]:
+                del self._of_agent[known.agent]
+        if state is not None:
+            self._of_agent.setdefault(state.agent, set()).add(board)
         entry.state = state
         return self._changed(board)
 
@@ -146,6 +159,7 @@ class FarmView:
         if entry is None:
             return False
         entry.info = info
+        entry.labels = labels_of(info)
         return self._changed(board)
 
     def self_seen(self, board: str, said: BoardSelf | None) -> bool:
@@ -177,6 +191,11 @@ class FarmView:
         """Boards that an agent has announced. One that only speaks of itself is not the farm's."""
         return sorted(n for n, entry in self._boards.items() if entry.state is not None or entry.info is not None)
 
+    def knows(self, name: str) -> bool:
+        """Whether an agent has announced the board."""
+        entry = self._boards.get(name)
+        return entry is not None and (entry.state is not None or entry.info is not None)
+
     def board(self, name: str) -> BoardPicture:
         """The picture of a board; of an unknown one too, which then has nothing known in it."""
         picture = self._pictures.get(name)
@@ -203,5 +222,5 @@ class FarmView:
             online=online,
             boot_id=said.boot_id if said is not None else None,
             work=said.work if said is not None and online else None,
-            labels=labels_of(entry.info),
+            labels=entry.labels,
         )

@@ -3,21 +3,28 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from broker.health_happenings import BoardAsked, ForgetBoard, SaveHealth, TellAlert
 from broker.job import Job
 from broker.job_spec import JobSpec
+from broker.lease_happenings import LeaseOrder, SaveLease, TellLease
+from broker.multinode_payloads import WorkCall
 from wire.payloads import (
+    AgentInfo,
     AgentState,
+    ArtifactWish,
     BoardInfo,
     BoardSelf,
     BoardState,
     ErrorInfo,
     JobSummary,
     PowerResult,
+    Response,
     Step,
+    WorkArtifact,
     WorkLog,
     WorkReport,
 )
-from wire.phases import PowerAction, Purpose
+from wire.phases import LeaseKind, PowerAction, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,14 @@ class Moment:
 class AgentSeen:
     agent: str
     state: AgentState | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInfoSeen:
+    """What an agent says of itself, or None when it says no more."""
+
+    agent: str
+    info: AgentInfo | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +93,26 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """A board of a group makes a MultiNode call."""
+
+    board: str
+    call: WorkCall
+
+
+@dataclass(frozen=True, slots=True)
 class PowerReported:
     board: str
     result: PowerResult
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAnswered:
+    """An agent's answer to a request of ours, or of somebody else: the transaction tells."""
+
+    agent: str
+    verb: str
+    response: Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +121,7 @@ class Submit:
 
     tag: str
     spec: JobSpec
+    submitter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +156,20 @@ class Tick:
 
 Happening = (
     AgentSeen
+    | AgentInfoSeen
     | StateSeen
     | InfoSeen
     | SelfSeen
     | LeaseSeen
     | Reported
+    | Called
     | PowerReported
+    | AgentAnswered
     | Submit
     | Cancel
     | PowerAsked
+    | LeaseOrder
+    | BoardAsked
     | Disconnected
     | Settled
     | Tick
@@ -179,6 +217,55 @@ class SaveLog:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveMeeting:
+    """A message that a board has sent to its group: the text of its call."""
+
+    group: int
+    attempt: int
+    board: str
+    call: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOtherBoot:
+    """The board may be up in a job's own boot (`on`), or is back at its standing profile."""
+
+    board: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SaveBoot:
+    """The board took so long from its wake until it was ready."""
+
+    board: str
+    took_s: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """A line of a job's timeline; saved with the rest."""
+
+    job: int
+    attempt: int
+    at: datetime
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaveArtifact:
+    """A piece of a file that a job leaves behind. It is stored before the outcome that follows it is acknowledged."""
+
+    job: int
+    attempt: int
+    report: WorkArtifact
+    max_bytes: int
+    """Of all files of the attempt."""
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     summary: JobSummary
 
@@ -189,6 +276,10 @@ class PutLease:
     token: int
     holder: str
     expires: datetime
+    kind: LeaseKind = LeaseKind.JOB
+    since: datetime | None = None
+    comment: str | None = None
+    ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +296,19 @@ class SendOffer:
     name: str
     steps: list[Step]
     env: dict[str, str] = field(default_factory=dict)
+    artifacts: ArtifactWish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendAnswer:
+    """The answer to a MultiNode call."""
+
+    board: str
+    job: str
+    token: int
+    call: str
+    ok: bool
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +339,17 @@ class SendPower:
 
 
 @dataclass(frozen=True, slots=True)
+class SendRequest:
+    """A request to an agent; answered by `AgentAnswered` with the same transaction, or never."""
+
+    agent: str
+    verb: str
+    transaction: str
+    data: dict[str, object]
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to a request; `error` is None when it was done."""
 
@@ -250,5 +365,33 @@ class Note:
     text: str
 
 
-Saved = SaveJob | SaveToken | SaveAttempt | SaveLog
-Action = Saved | Announce | PutLease | ClearLease | SendOffer | SendStop | SendAck | SendPower | Reply | Note
+Saved = (
+    SaveJob
+    | SaveToken
+    | SaveAttempt
+    | SaveLog
+    | SaveMeeting
+    | SaveOtherBoot
+    | SaveBoot
+    | SaveLease
+    | SaveHealth
+    | TimelineEntry
+)
+Action = (
+    Saved
+    | SaveArtifact
+    | Announce
+    | TellLease
+    | TellAlert
+    | ForgetBoard
+    | PutLease
+    | ClearLease
+    | SendOffer
+    | SendAnswer
+    | SendStop
+    | SendAck
+    | SendPower
+    | SendRequest
+    | Reply
+    | Note
+)

@@ -5,7 +5,10 @@ from datetime import datetime
 from typing import Literal, TypeVar
 
 from broker.happenings import (
+    AgentAnswered,
+    AgentInfoSeen,
     AgentSeen,
+    Called,
     Happening,
     InfoSeen,
     LeaseSeen,
@@ -14,18 +17,22 @@ from broker.happenings import (
     SelfSeen,
     StateSeen,
 )
+from broker.multinode_payloads import CALL_TAIL, WorkCall
 from broker.requests import Order, Question, RequestError, read_request
 from wire.names import Id
 from wire.payloads import (
+    AgentInfo,
     AgentState,
     BoardInfo,
     BoardSelf,
     BoardState,
     ErrorInfo,
+    Event,
     Lease,
     Payload,
     PayloadError,
     PowerResult,
+    Response,
     Token,
     WorkAck,
     WorkReport,
@@ -64,14 +71,27 @@ class Complaint:
     payload: bytes = b""
 
 
-Found = Asked | Refused | Complaint | Happening | None
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An agent says what happened to a board: a line for the timeline of the job that has it."""
+
+    event: Event
+
+
+Found = Asked | Refused | Complaint | Heard | Happening | None
+ANSWERS = ("boot", "netboot", "prepare", "maintenance")
+"""What the broker asks of agents."""
 
 
 def subscriptions(topics: Topics) -> list[str]:
     """What the broker listens to."""
     return [
         topics.every_agent("state"),
+        topics.every_agent("info"),
         *(topics.every_board(tail) for tail in ("state", "info", "self", "lease", "work/result", "power/result")),
+        *(topics.every_agent(f"response/{verb}") for verb in ANSWERS),
+        topics.every_board(CALL_TAIL),
+        topics.every_event(),
         f"{topics.prefix}/broker/request/+",
     ]
 
@@ -93,7 +113,9 @@ def read_message(topics: Topics, topic: str, payload: bytes, *, retain: bool, no
     try:
         agent = topics.parse_agent(topic)
         if agent is not None:
-            return AgentSeen(agent.board, _retained(AgentState, payload)) if agent.tail == "state" else None
+            return _of_agent(agent.board, agent.tail, payload, retain=retain)
+        if topic.startswith(f"{topics.prefix}/event/"):
+            return None if retain else Heard(decode(Event, payload))
         board = topics.parse_board(topic)
         return _of_board(board.board, board.tail, payload, retain=retain) if board is not None else None
     except PayloadError as error:
@@ -111,6 +133,17 @@ def _retained(model: type[P], payload: bytes) -> P | None:
     return decode(model, payload) if payload else None
 
 
+def _of_agent(agent: str, tail: str, payload: bytes, *, retain: bool) -> Happening | None:
+    if tail == "state":
+        return AgentSeen(agent, _retained(AgentState, payload))
+    if tail == "info":
+        return AgentInfoSeen(agent, _retained(AgentInfo, payload))
+    head, _, verb = tail.partition("/")
+    if head == "response" and verb in ANSWERS and not retain:
+        return AgentAnswered(agent, verb, decode(Response, payload))
+    return None
+
+
 def _of_board(board: str, tail: str, payload: bytes, *, retain: bool) -> Happening | None:  # noqa: PLR0911  # a table of topics
     match tail:
         case "state":
@@ -123,6 +156,8 @@ def _of_board(board: str, tail: str, payload: bytes, *, retain: bool) -> Happeni
             return _lease(board, payload) if retain else None  # else the echo of our own word
         case "work/result":
             return None if retain else Reported(board, decode(WorkReport, payload))  # type: ignore[arg-type]  # a union
+        case "work/call":
+            return None if retain else Called(board, decode(WorkCall, payload))
         case "power/result":
             return None if retain else PowerReported(board, decode(PowerResult, payload))
         case _:

@@ -95,10 +95,14 @@ class Job:
     ended: datetime | None = None
     steps: list[StepResult] = field(default_factory=list)
     avoid: set[str] = field(default_factory=set)
+    submitter: str = ""
+    """Who handed it in, for fairness; empty when nobody said."""
+    group: int | None = None
+    """The number of the group's own job, of that job and of all its members."""
     needs: Needs = field(init=False)
 
     def __post_init__(self) -> None:
-        self.needs = Needs(self.spec.board, self.spec.wants())
+        self.needs = Needs(self.spec.board, self.spec.wants(), boots=self.spec.boot is not None)
 
     @property
     def id(self) -> str:

@@ -5,42 +5,50 @@ or a value for the environment belongs are taken as they were written: `steps: [
 `env: {MODE: 0755}` gives `0755`.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from broker.job_yaml import JobSpecError as JobSpecError  # noqa: PLC0414  # the error of `parse_job`, so found here too
+from broker.job_yaml import YamlPath, dotted, load
 from broker.labels import Want
 from wire.names import Id
-from wire.payloads import MAX_STEPS, ShortText, Step, Text
+from wire.payloads import (
+    MAX_PATTERNS,
+    MAX_STEPS,
+    ArtifactPattern,
+    ArtifactWish,
+    ExitCode,
+    ShortText,
+    Text,
+)
 
 # An offer carries the whole job in one MQTT payload of at most 256 KiB, JSON escapes included.
 MAX_YAML_BYTES = 128 * 1024
-# Deeper than any job; keeps the recursive YAML composer far from Python's own limit.
-MAX_DEPTH = 20
 WEEK_S = 7 * 86400
+MAX_FILES = 50
+MAX_TEXT_LETTERS = 64 * 1024
+MAX_STEPS_WRITTEN = MAX_STEPS - 20
+"""Room for the steps that bring the files."""
+MB = 1 << 20
+MAX_ARTIFACTS_MB = 256
+MAX_GROUP = 64
+"""Boards of one group."""
+
+RoleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-
-
-class JobSpecError(ValueError):
-    """A job that cannot be taken.
-
-    Attributes:
-        key: the dotted key at fault, `""` for the whole text.
-        line: its line in the YAML, from 1; None where YAML gives none.
-        problem: what is wrong, and what to write.
-    """
-
-    def __init__(self, key: str, line: int | None, problem: str) -> None:
-        where = ": ".join(part for part in (f"line {line}" if line else "", key) if part)
-        super().__init__(f"{where}: {problem}" if where else problem)
-        self.key = key
-        self.line = line
-        self.problem = problem
+Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
+Url = Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s'\"<>\\^`{|}]+$")]
+# What may not stand in it would end the shell's word or the protocol's line.
+FilePath = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Pattern = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\n\r]*[^*\n\r][^\n\r]*$")]
+"""Text that stands in one line of the output; `*` is any text within the line."""
+Patterns = Annotated[list[Pattern], Field(max_length=MAX_PATTERNS)]
+Ending = Literal["passed", "failed", "error", "cancelled"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class StepSpec(_Strict):
@@ -49,147 +57,301 @@ class StepSpec(_Strict):
     name: ShortText = ""
     run: Annotated[str, Field(min_length=1, max_length=65536)]
     timeout_s: float | None = Field(default=None, gt=0, le=WEEK_S)
+    exit_codes: Annotated[list[ExitCode], Field(min_length=1, max_length=16)] = Field(default=[0])
+    """It has passed with one of these."""
+    continue_on_fail: bool = False
+    """The next step runs though this one failed. The job has failed all the same, but see `success.steps`."""
+    output: Patterns = Field(default=[])
+    """All of these must stand in its output, else the step has failed."""
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _one_or_many(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given
+
+
+class RemoteFile(_Strict):
+    """A file by URL, taken only with this checksum."""
+
+    url: Url
+    sha256: Sha256
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}$")] | None = None
+
+
+class BootSpec(_Strict):
+    """What the board boots for this job: a profile of its agent, or files."""
+
+    profile: Id | None = None
+    kernel: RemoteFile | None = None
+    initrd: RemoteFile | None = None
+    dtb: RemoteFile | None = None
+    cmdline: Annotated[str, Field(max_length=1536)] = ""
+    arch: Literal["arm64", "arm", "x86_64", "riscv64"] | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        if (self.profile is None) == (self.kernel is None):
+            raise ValueError("write either profile or kernel")
+        if self.profile is not None and (self.initrd or self.dtb or self.cmdline or self.arch):
+            raise ValueError("profile names what to boot already: leave out initrd, dtb, cmdline and arch")
+        return self
+
+    def request(self) -> dict[str, object]:
+        """The data of the agent's request `boot`, but for the board."""
+        return self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+
+    def __str__(self) -> str:
+        return f"profile {self.profile}" if self.kernel is None else self.kernel.url.rpartition("/")[2]
+
+
+class FileSpec(_Strict):
+    """A file that stands on the board before the first step: its text, or where to fetch it."""
+
+    path: FilePath
+    """From the folder in which the steps run, or absolute."""
+    text: Annotated[str, Field(max_length=MAX_TEXT_LETTERS)] | None = None
+    url: Url | None = None
+    sha256: Sha256 | None = None
+    mode: Annotated[str, Field(pattern=r"^[0-7]{3,4}$")] = "0644"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.text is None) == (self.url is None):
+            raise ValueError("write either text or url")
+        if (self.url is None) != (self.sha256 is None):
+            raise ValueError("sha256 belongs to url: what is fetched is used only with its checksum")
+        if self.path.endswith("/") or "\0" in (self.text or ""):
+            raise ValueError("path ends in '/', or text holds a NUL")
+        return self
+
+
+class SuccessSpec(_Strict):
+    """What counts as success beside the exit codes."""
+
+    steps: Annotated[list[ShortText], Field(min_length=1, max_length=MAX_STEPS)] | None = None
+    """These must pass; without it all must."""
+    output: Patterns = Field(default=[])
+    """All of these must stand in the job's output."""
+    not_output: Patterns = Field(default=[])
+    """None of these may stand in it."""
+
+    @field_validator("steps", "output", "not_output", mode="before")
+    @classmethod
+    def _one_or_many(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given
+
+
+class ArtifactsSpec(_Strict):
+    """Files that are kept of the job, also of one that failed."""
+
+    paths: Annotated[list[ArtifactPattern], Field(min_length=1, max_length=MAX_PATTERNS)]
+    """As in the shell, from the folder in which the steps run or absolute: `*`, `?` and `[…]`, regular files only."""
+    max_mb: float = Field(default=16, gt=0, le=MAX_ARTIFACTS_MB)
+    """All of them together."""
+
+    def wish(self) -> ArtifactWish:
+        return ArtifactWish(paths=self.paths, max_bytes=max(1, int(self.max_mb * MB)))
+
+
+class NotifySpec(_Strict):
+    """Who is told of the job's end."""
+
+    mqtt: Id | None = None
+    """On the topic `notify/<this>` under the farm's prefix."""
+    webhook: Url | None = None
+    """By HTTP POST, signed; it must be allowed in the broker's settings."""
+    on: Annotated[list[Ending], Field(min_length=1)] = Field(default=["passed", "failed", "error", "cancelled"])
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if self.mqtt is None and self.webhook is None:
+            raise ValueError("write mqtt, webhook or both")
+        return self
+
+
+class RoleSpec(_Strict):
+    """What one role of a group wants and does. What is absent is that of the job."""
+
+    count: int = Field(default=1, ge=1, le=MAX_GROUP)
+    """So many boards."""
+    labels: dict[ShortText, Any] = Field(default={})
+    """What these boards must have, beside the job's own labels."""
+    board: Id | None = None
+    """This board and no other."""
+    boot: BootSpec | None = None
+    env: dict[EnvName, Text] = Field(default={})
+    """Beside the job's own."""
+    steps: Annotated[list[StepSpec], Field(min_length=1, max_length=MAX_STEPS_WRITTEN)] | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_can_be_asked_for(cls, labels: dict[str, Any]) -> dict[str, Any]:
+        return _checked_labels(labels)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, given: Any) -> Any:
+        return _short_steps_and_boot(given)
+
+    @model_validator(mode="after")
+    def _one_board_is_one(self) -> Self:
+        if self.board is not None and self.count > 1:
+            raise ValueError(f"count: {self.count} boards cannot all be {self.board}")
+        return self
+
+
+def _checked_labels(labels: dict[str, Any]) -> dict[str, Any]:
+    for label, written in labels.items():
+        try:
+            Want.parse(label, written)
+        except ValueError as error:
+            raise ValueError(f"{label}: {error}") from None
+    return labels
+
+
+def _short_steps_and_boot(given: Any) -> Any:
+    """A step that is its command, a boot that is a profile."""
+    if not isinstance(given, dict):
+        return given
+    made = dict(given)
+    if isinstance(steps := given.get("steps"), list):
+        made["steps"] = [{"run": step} if isinstance(step, str) else step for step in steps]
+    if isinstance(boot := given.get("boot"), str):
+        made["boot"] = {"profile": boot}
+    return made
 
 
 class JobSpec(_Strict):
     """What a job wants and does. `attempts` counts only faults of the farm; a step that fails is never tried again."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
-    labels: dict[ShortText, Any] = {}
+    labels: dict[ShortText, Any] = Field(default={})
+    """What the board must have."""
     board: Id | None = None
+    """This board and no other."""
     priority: int = Field(default=0, ge=-1000, le=1000)
-    steps: Annotated[list[StepSpec], Field(min_length=1, max_length=MAX_STEPS)]
-    env: dict[EnvName, Text] = {}
+    """Higher goes first."""
+    boot: BootSpec | None = None
+    """What the board boots for this job; its standing profile afterwards."""
+    env: dict[EnvName, Text] = Field(default={})
+    """The environment of all steps."""
+    files: Annotated[list[FileSpec], Field(max_length=MAX_FILES)] = Field(default=[])
+    steps: Annotated[list[StepSpec], Field(min_length=1, max_length=MAX_STEPS_WRITTEN)]
+    success: SuccessSpec = SuccessSpec()
+    artifacts: ArtifactsSpec | None = None
     timeout_s: float = Field(default=3600, gt=0, le=WEEK_S)
+    """From when the board takes the job until it must have ended."""
     attempts: int = Field(default=2, ge=1, le=20)
+    """So often it is begun when the farm fails it: a board that restarts, or goes away."""
     queue_timeout_s: float | None = Field(default=None, gt=0, le=52 * WEEK_S)
+    """It is given up when no board was free for so long."""
+    notify: NotifySpec | None = None
+    group: Annotated[dict[RoleName, RoleSpec], Field(min_length=1, max_length=MAX_GROUP)] | None = None
+    """Several boards at once, all or none, by their roles."""
+    call_timeout_s: float | None = Field(default=None, gt=0, le=WEEK_S)
+    """A MultiNode call fails that waited so long; without it, it waits as long as its step may."""
+    lava: bool | None = None
+    """Whether the steps find the `lava-…` programs, and test cases that they tell count; as in a group."""
 
     @field_validator("labels")
     @classmethod
     def _labels_can_be_asked_for(cls, labels: dict[str, Any]) -> dict[str, Any]:
-        for label, written in labels.items():
-            try:
-                Want.parse(label, written)
-            except ValueError as error:
-                raise ValueError(f"{label}: {error}") from None
-        return labels
+        return _checked_labels(labels)
 
     @model_validator(mode="before")
     @classmethod
-    def _bare_steps(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(given.get("steps"), list):
-            return given
-        return {**given, "steps": [{"run": step} if isinstance(step, str) else step for step in given["steps"]]}
+    def _short_forms(cls, given: Any) -> Any:
+        """A step that is its command, a boot that is a profile, artifacts that are their paths."""
+        made = _short_steps_and_boot(given)
+        if not isinstance(made, dict):
+            return made
+        group = given.get("group")
+        if (
+            isinstance(group, dict)
+            and group
+            and "steps" not in given
+            and all(_has_steps(role) for role in group.values())
+        ):
+            made["steps"] = [{"run": ":"}]  # those of the roles are run
+        if isinstance(artifacts := given.get("artifacts"), str | list):
+            made["artifacts"] = {"paths": [artifacts] if isinstance(artifacts, str) else artifacts}
+        return made
+
+    @model_validator(mode="after")
+    def _group_agrees(self) -> Self:
+        if self.group is None:
+            return self
+        boards = [role.board for role in self.group.values() if role.board is not None]
+        if self.board is not None:
+            raise ValueError("group: a group has several boards: name them in its roles, or leave board out")
+        if self.success.steps:
+            raise ValueError("success.steps: the steps of a group are those of its roles: use continue_on_fail there")
+        if len(set(boards)) < len(boards):
+            raise ValueError("group: a board can play one role only")
+        if (count := sum(role.count for role in self.group.values())) > MAX_GROUP:
+            raise ValueError(f"group: {count} boards; a group may have {MAX_GROUP}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = self.step_names()
+        for name in self.success.steps or []:
+            if name not in names:
+                raise ValueError(f"success.steps: there is no step {name!r}; the steps are {', '.join(names)[:300]}")
+        patterns = len(self.success.output) + len(self.success.not_output) + sum(len(s.output) for s in self.steps)
+        if patterns > MAX_PATTERNS:
+            raise ValueError(f"{patterns} patterns for the output; a job may have {MAX_PATTERNS}")
+        return self
 
     def wants(self) -> tuple[Want, ...]:
         """The requirements on labels, in a fixed order so that equal wishes compare equal."""
         return tuple(Want.parse(label, self.labels[label]) for label in sorted(self.labels))
 
-    def wire_steps(self) -> list[Step]:
-        """The steps as an offer carries them: named and with a timeout each."""
-        return [
-            Step(name=step.name or f"step {n}", run=step.run, timeout_s=step.timeout_s or self.timeout_s)
-            for n, step in enumerate(self.steps, 1)
-        ]
+    def step_names(self) -> list[str]:
+        """The names of the steps, of nameless ones `step 3`."""
+        return [step.name or f"step {n}" for n, step in enumerate(self.steps, 1)]
+
+    @property
+    def with_lava(self) -> bool:
+        """Whether its boards get the `lava-…` programs."""
+        return self.lava if self.lava is not None else self.group is not None
 
 
-Path = tuple[str | int, ...]
+def _has_steps(role: Any) -> bool:
+    return isinstance(role, dict) and "steps" in role
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader without aliases: nine lines of them can stand for a billion values."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise JobSpecError("", self._line(), "aliases (*name) are not taken: write the value out")
-        self._depth = getattr(self, "_depth", 0) + 1
-        if self._depth > MAX_DEPTH:
-            raise JobSpecError("", self._line(), f"nested deeper than {MAX_DEPTH} levels")
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self._depth -= 1
-
-    def _line(self) -> int:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
-        return int(event.start_mark.line) + 1
-
-
-_YAML_TAG = "tag:yaml.org,2002:"
-_KNOWN_TAGS = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp", "value", "merge"}
-
-
-def _taken_as_written(path: Path) -> bool:
-    """Whether a scalar at `path` is text by its place, whatever YAML would make of it."""
-    match path:
-        case ("name" | "board",) | ("env", _) | ("steps", int()) | ("steps", int(), "name" | "run"):
-            return True
-        case _:
-            return False
-
-
-def _plain(loader: _Loader, node: yaml.Node, path: Path, lines: dict[Path, int]) -> Any:
-    lines[path] = node.start_mark.line + 1
-    if node.tag.removeprefix(_YAML_TAG) not in _KNOWN_TAGS:
-        raise JobSpecError(_dotted(path), lines[path], f"tags such as {node.tag} are not taken")
-    if isinstance(node, yaml.MappingNode):
-        made: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise JobSpecError(_dotted(path), line, "keys must be plain words")
-            key = str(key_node.value)
-            if key in made:
-                raise JobSpecError(_dotted((*path, key)), line, "stands there twice: remove one")
-            made[key] = _plain(loader, value_node, (*path, key), lines)
-            lines[(*path, key)] = line
-        return made
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, item, (*path, n), lines) for n, item in enumerate(node.value)]
-    if any("\ud800" <= letter <= "\udfff" for letter in str(node.value)):
-        raise JobSpecError(_dotted(path), lines[path], "holds half a surrogate pair, which is no character")
-    if _taken_as_written(path) and node.tag != f"{_YAML_TAG}null":
-        return str(node.value)
-    try:
-        return loader.construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise JobSpecError(_dotted(path), lines[path], f"cannot be read: {str(error).splitlines()[0]}") from None
-
-
-def _dotted(path: Path) -> str:
-    return ".".join(str(part) for part in path)
-
-
-def _load(text: str) -> tuple[Any, dict[Path, int]]:
-    lines: dict[Path, int] = {}
-    try:
-        loader = _Loader(text)
-    except yaml.YAMLError as error:  # characters that YAML does not allow
-        raise JobSpecError("", None, f"not YAML: {str(error).splitlines()[0]}") from None
-    try:
-        node = loader.get_single_node()
-        return (None if node is None else _plain(loader, node, (), lines)), lines
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise JobSpecError("", mark.line + 1 if mark else None, f"not YAML: {error.problem or error}") from None
-    except yaml.YAMLError as error:
-        raise JobSpecError("", None, f"not YAML: {str(error).splitlines()[0]}") from None
-    finally:
-        loader.dispose()
-
-
-def _first_problem(error: ValidationError, lines: dict[Path, int]) -> JobSpecError:
+def _first_problem(error: ValidationError, lines: dict[YamlPath, int]) -> JobSpecError:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    path: Path = tuple(first["loc"])
+    path: YamlPath = tuple(first["loc"])
     problem = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         problem = f"no such key: {'a job' if len(path) == 1 else 'this part'} has {_known_keys(path)}"
+    if not path and problem.startswith("success.steps"):
+        path, problem = ("success", "steps"), problem.removeprefix("success.steps: ")
+    if not path and problem.startswith("group: "):
+        path, problem = ("group",), problem.removeprefix("group: ")
     line = next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None)
-    return JobSpecError(_dotted(path), line, problem)
+    return JobSpecError(dotted(path), line, problem)
 
 
-def _known_keys(path: Path) -> str:
-    model: type[BaseModel] = JobSpec if len(path) == 1 else StepSpec
+_PARTS: dict[str, type[BaseModel]] = {
+    "steps": StepSpec,
+    "boot": BootSpec,
+    "files": FileSpec,
+    "success": SuccessSpec,
+    "artifacts": ArtifactsSpec,
+    "notify": NotifySpec,
+    "group": RoleSpec,
+}
+
+
+def _known_keys(path: YamlPath) -> str:
+    if path[0] == "group" and len(path) > 3:  # group.ROLE.steps.1.KEY
+        path = path[2:]
+    model: type[BaseModel] = JobSpec if len(path) == 1 else _PARTS.get(str(path[0]), JobSpec)
+    if path[0] == "boot" and len(path) > 2:  # boot.kernel.KEY
+        model = RemoteFile
     return ", ".join(model.model_fields)
 
 
@@ -202,7 +364,7 @@ def parse_job(text: str) -> JobSpec:
     size = len(text.encode(errors="surrogatepass"))
     if size > MAX_YAML_BYTES:
         raise JobSpecError("", None, f"{size} bytes are more than the {MAX_YAML_BYTES} a job may have")
-    given, lines = _load(text)
+    given, lines = load(text)
     if not isinstance(given, dict):
         raise JobSpecError("", None, "a job is a mapping: write at least 'name:' and 'steps:'")
     try:

@@ -1,7 +1,6 @@
 """What the broker commits: jobs, attempts, logs, tokens and the answers it gave. Accepted means committed."""
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,12 +8,34 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from broker.happenings import SaveAttempt, Saved, SaveJob, SaveLog, SaveToken
+from broker.artifact_store import Artifact
+from broker.boot_store import save_boot, stored_boots
+from broker.group_calls import Meeting
+from broker.group_store import mark_members, save_meeting, stored_meetings
+from broker.happenings import (
+    SaveAttempt,
+    SaveBoot,
+    Saved,
+    SaveJob,
+    SaveLog,
+    SaveMeeting,
+    SaveOtherBoot,
+    SaveToken,
+    TimelineEntry,
+)
+from broker.health import Record
+from broker.health_happenings import SaveHealth
+from broker.health_store import save_health, stored_health
 from broker.job import Job
 from broker.job_spec import JobSpec
+from broker.lease import PersonLease
+from broker.lease_happenings import SaveLease
+from broker.lease_store import forget_leases, last_lease, save_lease, stored_leases
 from broker.ledger import REMEMBERED_OUTCOMES
+from broker.result_store import ResultStore, save_artifacts, save_other_boot, save_timeline
+from broker.sql import Connection, Engine, Row
+from broker.sqlite_engine import SqliteEngine
 from broker.store_schema import MIGRATIONS
-from daemon.store import Store
 from wire.payloads import StepResult
 from wire.phases import JobState
 
@@ -49,6 +70,13 @@ class Recovered:
     holders: dict[str, tuple[str, int]]
     next_number: int
     answers: list[Answer]
+    other_boots: list[str]
+    boots: dict[str, list[float]]
+    ended_members: list[Job]
+    """Of groups that have not ended."""
+    meetings: list[Meeting]
+    leases: list[PersonLease]
+    health: list[Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +90,22 @@ class LogChunk:
 class JobStore:
     """The tables of `store_schema`. Every method is one transaction on the store's own thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Engine) -> None:
         self._store = store
+        self.results = ResultStore(store)
 
     @classmethod
     async def open(cls, state_dir: Path) -> "JobStore":
-        """Open or create the store in `state_dir`.
+        """Open or create the SQLite store in `state_dir`.
 
         Raises:
             daemon.store.StoreError: the file is damaged or cannot be written.
         """
-        return cls(await Store.open(state_dir / STORE_FILE, MIGRATIONS))
+        return cls(await SqliteEngine.open(state_dir / STORE_FILE, MIGRATIONS))
+
+    async def fence(self) -> None:
+        """Return where this broker may still speak; `broker.sql.LeadershipLostError` otherwise."""
+        await self._store.fence()
 
     async def close(self) -> None:
         await self._store.close()
@@ -81,12 +114,20 @@ class JobStore:
         """Everything that the scheduler must know, and a session number that was never used before."""
         return await self._store.run(_recover)
 
-    async def commit(self, saved: Sequence[Saved], answers: Sequence[Answer]) -> None:
-        """Write all of it or nothing; it survives a kill -9 once this returns."""
+    async def commit(
+        self,
+        saved: Sequence[Saved],
+        answers: Sequence[Answer],
+        artifacts: Sequence[Artifact] = (),
+        removed: Sequence[int] = (),
+    ) -> None:
+        """Write all of it or nothing; it survives a kill -9 once this returns. `removed`: jobs whose artifacts went."""
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: Connection) -> None:
             for item in saved:
                 _save(connection, item)
+            if artifacts or removed:
+                save_artifacts(connection, artifacts, removed)
             for answer in answers:
                 connection.execute(
                     "INSERT OR IGNORE INTO answers (verb, tag, payload) VALUES (?, ?, ?)",
@@ -102,7 +143,7 @@ class JobStore:
     async def jobs(self, limit: int, state: JobState | None, before: int | None = None) -> list[Job]:
         """The newest jobs first, `limit` at most, with numbers below `before` where that is given."""
 
-        def work(connection: sqlite3.Connection) -> list[Job]:
+        def work(connection: Connection) -> list[Job]:
             rows = connection.execute(
                 "SELECT * FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR number < ?2)"
                 " ORDER BY number DESC LIMIT ?3",
@@ -115,7 +156,7 @@ class JobStore:
     async def jobs_to_tell(self, ended_after: datetime, limit: int) -> list[Job]:
         """Jobs that have not ended, or did after that time; the newest `limit` of them, oldest first."""
 
-        def work(connection: sqlite3.Connection) -> list[Job]:
+        def work(connection: Connection) -> list[Job]:
             rows = connection.execute(
                 "SELECT * FROM jobs WHERE ended_flag = 0 OR ended >= ? ORDER BY number DESC LIMIT ?",
                 (_time(ended_after), limit),
@@ -127,7 +168,7 @@ class JobStore:
     async def job(self, number: int) -> tuple[Job, list[dict[str, object]]] | None:
         """A job and its attempts, oldest first, or None where there is no such job."""
 
-        def work(connection: sqlite3.Connection) -> tuple[Job, list[dict[str, object]]] | None:
+        def work(connection: Connection) -> tuple[Job, list[dict[str, object]]] | None:
             row = connection.execute("SELECT * FROM jobs WHERE number = ?", (number,)).fetchone()
             if row is None:
                 return None
@@ -144,7 +185,7 @@ class JobStore:
     async def logs(self, number: int, from_chunk: int, limit: int) -> list[LogChunk]:
         """Chunks of the job's whole log from position `from_chunk` on, `limit` at most."""
 
-        def work(connection: sqlite3.Connection) -> list[LogChunk]:
+        def work(connection: Connection) -> list[LogChunk]:
             rows = connection.execute(
                 "SELECT n, attempt, step, text FROM log_chunks WHERE job = ? AND n >= ? ORDER BY n LIMIT ?",
                 (number, from_chunk, limit),
@@ -154,13 +195,17 @@ class JobStore:
         return await self._store.run(work)
 
     async def forget_jobs(self, keep: int) -> None:
-        """Remove ended jobs, with their logs, but for the newest `keep`."""
+        """Remove ended jobs, with their logs, but for the newest `keep`.
 
-        def work(connection: sqlite3.Connection) -> None:
+        The newest of all stays in any case: by its number no other is given out twice.
+        """
+
+        def work(connection: Connection) -> None:
             connection.execute(
                 "DELETE FROM jobs WHERE ended_flag = 1 AND number <= (SELECT coalesce(max(number), 0) FROM jobs) - ?",
-                (keep,),
+                (max(keep, 1),),
             )
+            forget_leases(connection, max(keep, 1))
 
         await self._store.run(work)
 
@@ -173,13 +218,14 @@ def _moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text is not None else None
 
 
-def _save(connection: sqlite3.Connection, item: Saved) -> None:
+def _save(connection: Connection, item: Saved) -> None:
     match item:
         case SaveJob(job):
             _save_job(connection, job)
         case SaveToken(board, token):
             connection.execute(
-                "INSERT INTO tokens VALUES (?, ?) ON CONFLICT (board) DO UPDATE SET token = max(token, excluded.token)",
+                "INSERT INTO tokens VALUES (?, ?) ON CONFLICT (board) DO UPDATE SET token ="
+                " CASE WHEN excluded.token > tokens.token THEN excluded.token ELSE tokens.token END",
                 (board, token),
             )
         case SaveAttempt():
@@ -195,11 +241,24 @@ def _save(connection: sqlite3.Connection, item: Saved) -> None:
             )
         case SaveLog():
             _save_log(connection, item)
+        case SaveMeeting():
+            save_meeting(connection, item)
+        case SaveOtherBoot():
+            save_other_boot(connection, item)
+        case SaveBoot():
+            save_boot(connection, item)
+        case SaveHealth():
+            save_health(connection, item)
+        case SaveLease():
+            save_lease(connection, item)
+        case TimelineEntry():
+            save_timeline(connection, item)
 
 
 _JOB_COLUMNS = (
     *("number", "spec", "name", "state", "ended_flag", "board", "token", "expires", "attempt"),
     *("start_faults", "run_faults", "reason", "last_fault", "submitted", "started", "ended", "steps", "avoid"),
+    "submitter",
 )
 _SAVE_JOB = (
     f"INSERT INTO jobs ({', '.join(_JOB_COLUMNS)}) VALUES ({', '.join('?' for _ in _JOB_COLUMNS)})"  # noqa: S608  # our own names
@@ -207,17 +266,20 @@ _SAVE_JOB = (
 )
 
 
-def _save_job(connection: sqlite3.Connection, job: Job) -> None:
+def _save_job(connection: Connection, job: Job) -> None:
     values = (
         *(job.number, job.spec.model_dump_json(), job.spec.name, job.state.value, int(job.state.ended)),
         *(job.board, job.token, _time(job.expires), job.attempt, job.start_faults, job.run_faults),
         *(job.reason, job.last_fault, _time(job.submitted), _time(job.started), _time(job.ended)),
-        *(_STEPS.dump_json(job.steps).decode(), json.dumps(sorted(job.avoid))),
+        *(_STEPS.dump_json(job.steps).decode(), json.dumps(sorted(job.avoid)), job.submitter),
     )
     connection.execute(_SAVE_JOB, values)
+    if job.state.ended and job.spec.notify is not None and job.state.value in job.spec.notify.on:
+        # In the transaction of its end: somebody who is to be told is told, whatever happens to us afterwards.
+        connection.execute("INSERT OR IGNORE INTO notices (job) VALUES (?)", (job.number,))
 
 
-def _save_log(connection: sqlite3.Connection, item: SaveLog) -> None:
+def _save_log(connection: Connection, item: SaveLog) -> None:
     log = item.log
     if log.seq > MAX_INTEGER:
         return
@@ -237,7 +299,7 @@ def _save_log(connection: sqlite3.Connection, item: SaveLog) -> None:
     )
 
 
-def _job(row: sqlite3.Row) -> Job:
+def _job(row: Row) -> Job:
     submitted = datetime.fromisoformat(row["submitted"])
     return Job(
         row["number"],
@@ -256,25 +318,38 @@ def _job(row: sqlite3.Row) -> Job:
         ended=_moment(row["ended"]),
         steps=_STEPS.validate_json(row["steps"]),
         avoid=set(json.loads(row["avoid"])),
+        submitter=row["submitter"],
     )
 
 
-def _recover(connection: sqlite3.Connection) -> Recovered:
+def _recover(connection: Connection) -> Recovered:
     session = connection.execute(
-        "INSERT INTO meta VALUES ('session', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1 RETURNING value"
+        "INSERT INTO meta VALUES ('session', 1) ON CONFLICT (key) DO UPDATE SET value = meta.value + 1 RETURNING value"
     ).fetchone()[0]
-    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
+    last = connection.execute("SELECT max(number) AS number FROM jobs").fetchone()
     told = connection.execute(
-        "SELECT board, job, token FROM attempts WHERE told = 1 ORDER BY rowid DESC LIMIT ?", (REMEMBERED_OUTCOMES,)
+        "SELECT board, job, token FROM attempts WHERE told = 1 ORDER BY ended DESC, job DESC LIMIT ?",
+        (REMEMBERED_OUTCOMES,),
     ).fetchall()
-    holders = connection.execute("SELECT board, job, max(token) AS token FROM attempts GROUP BY board")
+    holders = connection.execute(
+        "SELECT board, job, token FROM attempts AS a"
+        " WHERE token = (SELECT max(token) FROM attempts AS b WHERE b.board = a.board)"
+    )
     answers = connection.execute("SELECT verb, tag, payload FROM answers ORDER BY number")
+    jobs = [_job(row) for row in connection.execute("SELECT * FROM jobs WHERE ended_flag = 0 ORDER BY number")]
+    over = (connection.execute("SELECT * FROM jobs WHERE number = ?", (n,)).fetchone() for n in mark_members(jobs))
     return Recovered(
         session=session,
-        jobs=[_job(row) for row in connection.execute("SELECT * FROM jobs WHERE ended_flag = 0 ORDER BY number")],
+        jobs=jobs,
         tokens={row["board"]: row["token"] for row in connection.execute("SELECT board, token FROM tokens")},
         outcomes=[(row["board"], f"job-{row['job']}", row["token"]) for row in reversed(told)],
         holders={row["board"]: (f"job-{row['job']}", row["token"]) for row in holders},
-        next_number=(last[0] if last is not None else 0) + 1,
+        next_number=max(last["number"] or 0, last_lease(connection)) + 1,
         answers=[Answer(row["verb"], row["tag"], row["payload"]) for row in answers],
+        other_boots=[row["board"] for row in connection.execute("SELECT board FROM other_boots")],
+        boots=stored_boots(connection),
+        health=stored_health(connection),
+        ended_members=[_job(row) for row in over if row is not None],
+        meetings=stored_meetings(connection),
+        leases=stored_leases(connection),
     )

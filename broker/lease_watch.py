@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from broker.before_job import BeforeJob
 from broker.farm_view import BoardPicture, FarmView
 from broker.happenings import Moment, SendPower
+from broker.job_boot import JobBoots
 from broker.ledger import Held, Ledger
 from wire.phases import JobState, Phase, PowerAction, Purpose
 
@@ -16,6 +18,8 @@ class LeaseWatch:
 
     ledger: Ledger
     farm: FarmView
+    boots: JobBoots
+    gate: BeforeJob
 
     def look(self, held: Held, now: Moment) -> None:
         if self.ledger.held.get(held.board) is not held:
@@ -32,7 +36,10 @@ class LeaseWatch:
             self._running(held, picture, now)
         elif held.job.state is JobState.OFFERED:
             self._offered(held, picture, now)
-        else:
+        elif held.ready and picture.asleep:
+            # It has given its boot slot away; another start is another decision.
+            self.ledger.fault(held, "went off while it waited for the other boards", now)
+        elif not (held.waits_for_room or (held.ready and picture.ready)):
             self._waking(held, picture, now)
 
     def _expired(self, held: Held, picture: BoardPicture, now: Moment) -> None:
@@ -47,9 +54,15 @@ class LeaseWatch:
         return now.mono - held.missing_since >= grace_s
 
     def _waking(self, held: Held, picture: BoardPicture, now: Moment) -> None:
+        if held.gate is not None:
+            self.gate.look(held, held.gate, picture, now)
+            return
+        if held.job.spec.boot is not None:
+            self.boots.look(held, picture, now)
+            return
         policy = self.ledger.policy
         if picture.ready:
-            self.ledger.offer(held, now)
+            self.gate.offer(held, picture, now)
             return
         if now.mono >= held.wake_until:
             seen = f"it is {picture.phase.value}" if picture.phase is not None else "its agent is away"

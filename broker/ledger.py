@@ -20,15 +20,27 @@ from broker.happenings import (
     SaveToken,
     SendOffer,
     SendStop,
+    TimelineEntry,
 )
+from broker.health import HealthRule
 from broker.job import Job, JobEvent
-from wire.payloads import StepResult, WorkOutcome
+from broker.job_steps import wire_steps
+from broker.job_verdict import Kind, OutputWatch, judge, judged
+from broker.lease import LeaseRules, PersonLease
+from broker.lease_phases import BootStage as BootStage  # noqa: PLC0414  # part of a lease, so found here too
+from broker.lease_phases import BootWait as BootWait  # noqa: PLC0414  # part of a lease, so found here too
+from broker.lease_phases import GateWait as GateWait  # noqa: PLC0414  # part of a lease, so found here too
+from broker.sleep_policy import SleepRule
+from broker.wake_room import Shelf
+from wire.payloads import WorkOutcome
 from wire.phases import JobState, Outcome
 
 # Boards that never came up cost no attempt of the job, but a farm where five in a row fail is not worth a sixth boot.
 MAX_START_FAULTS = 5
 # The board's own step timeouts end a job; the lease outlasts them by the time an outcome may need to arrive.
 LEASE_MARGIN_S = 30.0
+# The slowest board sends its artifacts at about this rate (busybox, emulated: 36 KB and 15 processes each time).
+ARTIFACT_BYTES_PER_S = 50_000
 # Retained leases set the floor for tokens after a lost store; beyond this a stranger wrote it.
 MAX_SEEN_TOKEN = 2**52
 # Outcomes are repeated every 5 s for as long as their board is up; these many are recognised again.
@@ -47,10 +59,16 @@ class Policy:
     max_offers: int = 3
     wake_timeout_s: float = 900.0
     power_timeout_s: float = 60.0
+    hook_timeout_s: float = 120.0
     lost_grace_s: float = 60.0
     absent_grace_s: float = 15.0
     bench_s: float = 120.0
     max_queued: int = 10_000
+    min_off_s: float = 0.0
+    sleep: tuple[SleepRule, ...] = ()
+    shelves: tuple[Shelf, ...] = ()
+    health: tuple[HealthRule, ...] = ()
+    leases: LeaseRules = field(default_factory=LeaseRules)
 
 
 @dataclass(slots=True)
@@ -71,6 +89,20 @@ class Held:
     missing_since: float | None = None
     boot_id: str | None = None
     log_letters: int = 0
+    boot: BootWait | None = None
+    gate: GateWait | None = None
+    together: bool = False
+    """Of a group: offered when all of its boards are ready, and not before."""
+    ready: bool = False
+    """Its board is, and waits for the others."""
+    waits_for_room: bool = False
+    """To be woken when there is room; until then it fills no boot slot."""
+    env: dict[str, str] = field(default_factory=dict)
+    """What the group adds to the environment."""
+    watch: OutputWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = OutputWatch.of(self.job.spec)
 
     @property
     def wake_id(self) -> str:
@@ -84,13 +116,29 @@ class Ledger:
     jobs: dict[str, Job] = field(default_factory=dict)
     """Jobs that have not ended."""
     held: dict[str, Held] = field(default_factory=dict)
-    """Leases by board."""
+    """Leases of jobs by board."""
+    people: dict[str, PersonLease] = field(default_factory=dict)
+    """Leases of people by board; changed by `broker.person_leases` alone, as the two below."""
+    asked: dict[int, PersonLease] = field(default_factory=dict)
+    """People who wait, by number."""
+    closing: dict[str, PersonLease] = field(default_factory=dict)
+    """Boards that a person has done with, and that are still to be switched off."""
     tokens: dict[str, int] = field(default_factory=dict)
     benched: dict[str, float] = field(default_factory=dict)
     """Boards that failed to take work, and until when they are given none."""
     last_holder: dict[str, tuple[str, int]] = field(default_factory=dict)
     powering: dict[str, float] = field(default_factory=dict)
     """Boards whose lease ended while they were being switched on, and until when that may still take effect."""
+    other_boots: dict[str, float] = field(default_factory=dict)
+    """Boards that a job had boot something else, and when they are next asked to go back to their standing profile."""
+    out_of_work: dict[str, str] = field(default_factory=dict)
+    """Boards that take no work, and why; this and the three below are changed by `broker.health_desk` alone."""
+    retired: set[str] = field(default_factory=set)
+    """Boards that nobody is given, persons neither."""
+    unhealthy: set[str] = field(default_factory=set)
+    """Boards that failed too often."""
+    checks: dict[int, str] = field(default_factory=dict)
+    """Numbers of health jobs, and their boards: they wait in no line."""
     next_number: int = 1
     out: list[Action] = field(default_factory=list)
     _told: OrderedDict[tuple[str, str, int], None] = field(default_factory=OrderedDict)
@@ -141,7 +189,12 @@ class Ledger:
         job.board, job.token, job.expires = board, token, now.after(lasts_s)
         self.out += [SaveToken(board, token), SaveAttempt(job.number, job.attempt, board, token, now.wall)]
         self.put_lease(held)
+        self.tell(held, f"leased {board}, token {token}", now)
         return held
+
+    def tell(self, held: Held, what: str, now: Moment) -> None:
+        """Write a line of the job's timeline."""
+        self.out.append(TimelineEntry(held.job.number, held.job.attempt, now.wall, what))
 
     def extend(self, held: Held, now: Moment, lasts_s: float) -> None:
         held.expires = now.mono + lasts_s
@@ -151,22 +204,29 @@ class Ledger:
     def put_lease(self, held: Held) -> None:
         expires = held.job.expires
         if expires is not None:
-            self.out.append(PutLease(held.board, held.token, f"{self.policy.name}/{held.job.id}", expires))
+            holder = f"{self.policy.name}/{held.job.id}"
+            self.out.append(PutLease(held.board, held.token, holder, expires, since=held.began))
 
     def offer(self, held: Held, now: Moment) -> None:
         """Offer the work, for the first time or again; the token makes a repetition harmless."""
         job = held.job
+        if held.together:
+            held.ready = True
+            return
         if job.state is not JobState.OFFERED:
             job.step(JobEvent.OFFER)
             job.reason = None
             held.missing_since = None
             self.extend(held, now, self.policy.offer_timeout_s * self.policy.max_offers + job.spec.timeout_s)
             self.save(job)
+            self.tell(held, f"offered to {held.board}", now)
         held.offers += 1
         held.deadline = now.mono + self.policy.offer_timeout_s
         expires = now.after(self.policy.offer_timeout_s)
-        steps = job.spec.wire_steps()
-        self.out.append(SendOffer(held.board, job.id, held.token, expires, job.spec.name, steps, dict(job.spec.env)))
+        steps = wire_steps(job.spec)
+        artifacts = job.spec.artifacts.wish() if job.spec.artifacts is not None else None
+        env = {**held.env, **job.spec.env}
+        self.out.append(SendOffer(held.board, job.id, held.token, expires, job.spec.name, steps, env, artifacts))
 
     def accept(self, held: Held, boot_id: str | None, now: Moment) -> None:
         """The board has the job. Saying so twice changes nothing."""
@@ -176,26 +236,34 @@ class Ledger:
         job.step(JobEvent.ACCEPT)
         held.boot_id, held.missing_since = boot_id, None
         job.started = now.wall
-        self.extend(held, now, job.spec.timeout_s + LEASE_MARGIN_S)
+        self.extend(held, now, job.spec.timeout_s + LEASE_MARGIN_S + _artifacts_s(job))
         self.save(job)
+        self.tell(held, f"{held.board} began to work", now)
 
     def outcome(self, held: Held, report: WorkOutcome, now: Moment) -> None:
         """The board says how it ended."""
         self.accept(held, held.boot_id, now)
         job = held.job
-        job.steps = list(report.steps)
+        job.steps = judged(job.spec, report, held.watch)
         self.remember_outcome(held.board, job.id, held.token)
         if report.outcome is Outcome.ERROR:
             self.fault(held, report.problem or "the board could not run it", now, report=report)
             return
-        self._close(held, report.outcome.value, now, report)
-        job.step(JobEvent.PASS if report.outcome is Outcome.PASSED else JobEvent.FAIL)
-        self._end(job, report.problem or _failed_step(report.steps), now)
+        verdict = judge(job.spec, report, held.watch)
+        if verdict.kind is Kind.FAULT:
+            self.fault(held, verdict.reason or "", now, report=report)
+            return
+        self._close(held, verdict.kind.value, now, report)
+        job.step(JobEvent.PASS if verdict.kind is Kind.PASSED else JobEvent.FAIL)
+        self._end(job, verdict.reason, now)
 
-    def fault(self, held: Held, why: str, now: Moment, *, report: WorkOutcome | None = None) -> None:
+    def fault(
+        self, held: Held, why: str, now: Moment, *, report: WorkOutcome | None = None, bench: bool = True
+    ) -> None:
         """The farm failed the job on this board: try again while attempts are left.
 
-        `report` is the board's own word, where the fault is told by it.
+        `report` is the board's own word, where the fault is told by it. With `bench`, a board that did not take the
+        work is given none for a while.
         """
         job = held.job
         ran = job.state is JobState.RUNNING
@@ -203,7 +271,7 @@ class Ledger:
         job.start_faults += not ran
         job.last_fault = f"attempt {job.attempt} on {held.board}: {why}"
         job.avoid.add(held.board)
-        if not ran:
+        if not ran and bench:
             self.benched[held.board] = now.mono + self.policy.bench_s
         self._close(held, f"fault: {why}", now, report)
         if job.run_faults >= job.spec.attempts:
@@ -211,11 +279,32 @@ class Ledger:
         elif job.start_faults >= MAX_START_FAULTS:
             self.give_up(job, f"{job.last_fault}; {MAX_START_FAULTS} boards in a row did not take it", now)
         else:
-            job.step(JobEvent.RETRY)
+            _again(job)
             job.board = job.token = job.expires = None
             job.started = None
             job.reason = job.last_fault
             self.save(job)
+
+    def withdraw(self, held: Held, why: str, now: Moment) -> None:
+        """Take the board back without blame; the job waits again."""
+        job = held.job
+        if job.state in (JobState.OFFERED, JobState.RUNNING):
+            self.stop(held, why)
+        self._close(held, f"withdrawn: {why}", now)
+        _again(job)
+        job.board = job.token = job.expires = job.started = None
+        job.reason = why
+        self.save(job)
+
+    def end(self, job: Job, event: JobEvent, reason: str | None, now: Moment) -> None:
+        """End a job that was never leased itself: a group's."""
+        job.step(event)
+        self._end(job, reason, now)
+
+    def give_back(self, held: Held, why: str, now: Moment) -> None:
+        """The job is wrong and would be on any board; the board is free again."""
+        self._close(held, f"refused: {why}", now)
+        self.give_up(held.job, why, now)
 
     def stop(self, held: Held, why: str) -> None:
         """Tell the board to end the job. It is told again if it shows that it did not hear."""
@@ -230,7 +319,7 @@ class Ledger:
     def cancel(self, job: Job, now: Moment) -> None:
         held = self.held.get(job.board) if job.board is not None else None
         if held is not None:
-            if job.state is not JobState.WAKING:
+            if job.state in (JobState.OFFERED, JobState.RUNNING):
                 self.stop(held, "cancelled")
             self._close(held, "cancelled", now)
         job.step(JobEvent.CANCEL)
@@ -254,6 +343,7 @@ class Ledger:
             log_chunks=report.log_chunks if report is not None else None,
         )
         self.out.append(closed)
+        self.tell(held, f"{held.board} ended: {result}", now)
         self._release(held, now)
 
     def _release(self, held: Held, now: Moment) -> None:
@@ -269,8 +359,13 @@ class Ledger:
         self.save(job)
 
 
-def _failed_step(steps: list[StepResult]) -> str | None:
-    for step in steps:
-        if step.problem or step.exit_code:
-            return f"{step.name}: " + (step.problem or f"exit code {step.exit_code}")
-    return None
+def _again(job: Job) -> None:
+    """One of a group, whose board waits for room to wake, is queued still."""
+    if job.state is not JobState.QUEUED:
+        job.step(JobEvent.RETRY)
+
+
+def _artifacts_s(job: Job) -> float:
+    """What sending its artifacts may take, in seconds."""
+    wish = job.spec.artifacts
+    return 60.0 + wish.wish().max_bytes / ARTIFACT_BYTES_PER_S if wish is not None else 0.0

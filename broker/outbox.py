@@ -1,6 +1,8 @@
 """Actions in, MQTT messages out. No I/O."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 
 from broker.happenings import (
     Action,
@@ -8,12 +10,33 @@ from broker.happenings import (
     ClearLease,
     PutLease,
     SendAck,
+    SendAnswer,
     SendOffer,
     SendPower,
+    SendRequest,
     SendStop,
 )
-from wire.payloads import Lease, PowerCommand, WorkAck, WorkOffer, WorkStop, encode
+from broker.health_happenings import TellAlert
+from broker.lease_happenings import TellLease
+from broker.multinode_payloads import ANSWER_LEVEL, MAX_ANSWER_LETTERS, WorkAnswer
+from wire.payloads import BrokerState, Lease, PowerCommand, Request, WorkAck, WorkOffer, WorkStop, encode
+from wire.phases import Presence
 from wire.topics import Topics
+
+ALERT = "health"
+"""The broker's alert about a board."""
+
+
+def _version() -> str:
+    try:
+        return version("boardhand")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def presence(state: Presence, session: int, since: datetime) -> bytes:
+    """What stands on `broker/state`."""
+    return encode(BrokerState(state=state, session=session, since=since, version=_version()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +46,23 @@ class Outgoing:
     retain: bool = False
 
 
-def message_for(topics: Topics, action: Action) -> Outgoing | None:
+def clearing(topics: Topics, board: str) -> list[Outgoing]:
+    """What takes a board that nobody has any more from the MQTT server."""
+    kept = (topics.board_state(board), topics.board_info(board), topics.board_self(board), topics.lease(board))
+    return [Outgoing(topic, b"", retain=True) for topic in (*kept, topics.alert(board, ALERT))]
+
+
+def message_for(topics: Topics, action: Action) -> Outgoing | None:  # noqa: PLR0911  # a table of actions
     """The message that an action is, or None for one that is not said over MQTT."""
     match action:
         case Announce(summary):
             return Outgoing(topics.job_state(summary.job), encode(summary))
-        case PutLease(board, token, holder, expires):
-            lease = Lease(holder=holder, token=token, expires=expires)
-            return Outgoing(topics.lease(board), encode(lease), retain=True)
+        case TellAlert(board, alert):
+            return Outgoing(topics.alert(board, ALERT), encode(alert) if alert is not None else b"", retain=True)
+        case TellLease(notice):
+            return Outgoing(topics.lease_state(notice.lease), encode(notice))
+        case PutLease():
+            return Outgoing(topics.lease(action.board), encode(_lease(action)), retain=True)
         case ClearLease(board):
             return Outgoing(topics.lease(board), b"", retain=True)
         case SendPower():
@@ -38,10 +70,28 @@ def message_for(topics: Topics, action: Action) -> Outgoing | None:
                 power=action.power, id=action.id, expires=action.expires, token=action.token, purpose=action.purpose
             )
             return Outgoing(topics.power_set(action.board), encode(command))
+        case SendRequest(agent, verb, transaction, data, expires):
+            request = Request(transaction=transaction, expires=expires, data=data)
+            return Outgoing(topics.agent_request(agent, verb), encode(request))
+        case SendAnswer(board, job, token, call, ok, text):
+            answer = WorkAnswer(job=job, token=token, call=call, ok=ok, text=text[:MAX_ANSWER_LETTERS])
+            return Outgoing(f"{topics.work(board)}/{ANSWER_LEVEL}", encode(answer))
         case SendOffer() | SendStop() | SendAck():
             return Outgoing(topics.work(action.board), _work(action))
         case _:
             return None
+
+
+def _lease(put: PutLease) -> Lease:
+    return Lease(
+        holder=put.holder,
+        token=put.token,
+        expires=put.expires,
+        kind=put.kind,
+        since=put.since,
+        ends=put.ends,
+        comment=put.comment,
+    )
 
 
 def _work(action: SendOffer | SendStop | SendAck) -> bytes:
@@ -54,6 +104,7 @@ def _work(action: SendOffer | SendStop | SendAck) -> bytes:
                 name=action.name,
                 steps=action.steps,
                 env=action.env,
+                artifacts=action.artifacts,
             )
             return encode(offer)
         case SendStop():

@@ -7,8 +7,13 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
+from broker.group_members import members
 from broker.happenings import Cancel, PowerAsked, Submit
-from broker.job_spec import JobSpecError, parse_job
+from broker.health_happenings import BoardAsked, BoardVerb
+from broker.job_spec import JobSpec, JobSpecError, parse_job
+from broker.job_steps import wire_steps
+from broker.lease_happenings import LeaseOrder
+from broker.lease_requests import MODELS, AskedForLeases, AskLeases, lease_order
 from wire.names import Id
 from wire.payloads import (
     MAX_PAYLOAD_BYTES,
@@ -30,10 +35,13 @@ MAX_ANSWER_BYTES = 190_000
 # The offer's own keys, beside the steps and the environment.
 OFFER_ROOM_BYTES = 2048
 MOST_LISTED = 1000
+GROUP_LINE_BYTES = 132
+"""Of one board in what its group adds to the environment."""
 
 
 class _Submit(Payload):
     yaml: str
+    submitter: ShortText = ""
 
 
 class _Jobs(Payload):
@@ -52,6 +60,18 @@ class _Logs(Payload):
     limit: int = Field(default=200, ge=1, le=MOST_LISTED)
 
 
+class _OfJobFrom(Payload):
+    job: Id
+    start: int = Field(default=0, ge=0, le=2**31)
+
+
+class _Artifact(Payload):
+    job: Id
+    attempt: int = Field(ge=1, le=2**31)
+    n: int = Field(ge=0, le=2**31)
+    offset: int = Field(default=0, ge=0, le=2**53)
+
+
 class _Boards(Payload):
     limit: int = Field(default=MOST_LISTED, ge=1, le=MOST_LISTED)
     after: Id | None = None
@@ -59,6 +79,16 @@ class _Boards(Payload):
 
 class _OfBoard(Payload):
     board: Id
+
+
+class _Maintenance(Payload):
+    board: Id
+    on: bool
+
+
+class _Health(Payload):
+    board: Id | None = None
+    after: Id | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +114,49 @@ class AskLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class AskTimeline:
+    tag: str
+    job: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskArtifacts:
+    tag: str
+    job: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskArtifact:
+    """A piece of one file from `offset` on."""
+
+    tag: str
+    job: str
+    attempt: int
+    n: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskHealth:
+    """Of one board, or of all from `after` on."""
+
+    tag: str
+    board: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class AskBoards:
     tag: str
     limit: int
     after: str | None
 
 
-Question = AskJobs | AskJob | AskLogs | AskBoards
+Question = AskJobs | AskJob | AskLogs | AskTimeline | AskArtifacts | AskArtifact | AskBoards | AskLeases | AskHealth
 """Changes nothing; asked again it is answered anew."""
-Order = Submit | Cancel | PowerAsked
+Order = Submit | Cancel | PowerAsked | LeaseOrder | BoardAsked
 """Changes something; done once per transaction."""
 
 
@@ -155,9 +219,6 @@ def _meaning(verb: str, request: Request) -> Question | Order:  # noqa: PLR0911 
             return _submit(request)
         case "cancel":
             return Cancel(tag, _data(_OfJob, request).job)
-        case "sleep" | "wake":
-            power = PowerAction.OFF if verb == "sleep" else PowerAction.ON
-            return PowerAsked(tag, _data(_OfBoard, request).board, power)
         case "jobs":
             jobs = _data(_Jobs, request)
             return AskJobs(tag, jobs.limit, _job_state(jobs.state, request), jobs.before)
@@ -166,28 +227,71 @@ def _meaning(verb: str, request: Request) -> Question | Order:  # noqa: PLR0911 
         case "logs":
             logs = _data(_Logs, request)
             return AskLogs(tag, logs.job, logs.from_chunk, logs.limit)
+        case "timeline" | "artifacts":
+            part = _data(_OfJobFrom, request)
+            return (AskTimeline if verb == "timeline" else AskArtifacts)(tag, part.job, part.start)
+        case "artifact":
+            file = _data(_Artifact, request)
+            return AskArtifact(tag, file.job, file.attempt, file.n, file.offset)
+        case "reserve" | "extend" | "release" | "hand-over":
+            return lease_order(tag, _data(MODELS[verb], request))
+        case "leases":
+            return _leases(request)
+        case _:
+            return _about_boards(verb, request)
+
+
+def _about_boards(verb: str, request: Request) -> Question | Order:
+    tag = request.transaction
+    match verb:
+        case "sleep" | "wake":
+            power = PowerAction.OFF if verb == "sleep" else PowerAction.ON
+            return PowerAsked(tag, _data(_OfBoard, request).board, power)
+        case "accept" | "retire" | "check" | "forget":
+            return BoardAsked(tag, _data(_OfBoard, request).board, BoardVerb(verb))
+        case "maintenance":
+            wanted = _data(_Maintenance, request)
+            on_or_off = BoardVerb.MAINTENANCE_ON if wanted.on else BoardVerb.MAINTENANCE_OFF
+            return BoardAsked(tag, wanted.board, on_or_off)
+        case "health":
+            health = _data(_Health, request)
+            return AskHealth(tag, health.board, health.after)
         case "boards":
             boards = _data(_Boards, request)
             return AskBoards(tag, boards.limit, boards.after)
         case _:
-            known = "submit, cancel, jobs, job, logs, boards, sleep, wake"
+            known = "submit, cancel, jobs, job, logs, timeline, artifacts, artifact, boards, sleep, wake, "
+            known += "reserve, extend, release, hand-over, leases, accept, retire, check, forget, maintenance, health"
             raise RequestError(tag, ErrorKind.NOT_FOUND, f"the broker knows no {verb!r}; it knows {known}")
 
 
+def _leases(request: Request) -> AskLeases:
+    asked = _data(AskedForLeases, request)
+    return AskLeases(request.transaction, asked.start, asked.lease)
+
+
 def _submit(request: Request) -> Submit:
-    spec = parse_job(_data(_Submit, request).yaml)
+    asked = _data(_Submit, request)
+    spec = parse_job(asked.yaml)
+    parts = members(spec)
+    for part in parts or [None]:
+        _fits(spec if part is None else part.spec, len(parts))
+    return Submit(request.transaction, spec, asked.submitter)
+
+
+def _fits(spec: JobSpec, boards: int) -> None:
     offer = WorkOffer(
         job="job-1",
         token=1,
         expires=datetime.fromisoformat("2000-01-01T00:00:00+00:00"),
         name=spec.name,
-        steps=spec.wire_steps(),
+        steps=wire_steps(spec),
         env=dict(spec.env),
+        artifacts=spec.artifacts.wish() if spec.artifacts is not None else None,
     )
-    size, room = len(encode(offer)), MAX_PAYLOAD_BYTES - OFFER_ROOM_BYTES
+    size, room = len(encode(offer)), MAX_PAYLOAD_BYTES - OFFER_ROOM_BYTES - boards * GROUP_LINE_BYTES
     if size > room:
         raise JobSpecError("steps", None, f"the job makes an offer of {size} bytes, and {room} can be sent")
-    return Submit(request.transaction, spec)
 
 
 def _job_state(text: str | None, request: Request) -> JobState | None:

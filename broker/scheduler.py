@@ -4,14 +4,22 @@ It decides nothing between `Disconnected` and `Settled`: a picture of the farm w
 to sleep and run jobs twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import assert_never
 
-from broker.farm_view import BoardPicture, FarmView
+from broker.before_job import HOOK_POINT, BeforeJob
+from broker.board_orders import BoardOrders
+from broker.dispatch import Dispatch
+from broker.farm_view import FarmView
+from broker.group_desk import GroupDesk
+from broker.group_members import members
 from broker.happenings import (
     Action,
+    AgentAnswered,
+    AgentInfoSeen,
     AgentSeen,
-    Announce,
+    Called,
     Cancel,
     ClearLease,
     Disconnected,
@@ -30,14 +38,23 @@ from broker.happenings import (
     Submit,
     Tick,
 )
+from broker.health_desk import HealthDesk
+from broker.health_happenings import BoardAsked
 from broker.idle_policy import IdlePolicy
 from broker.job import Job, JobEvent
+from broker.job_boot import JobBoots
+from broker.lease_happenings import ExtendLease, HandOver, LeaseOrder, Release, Reserve
 from broker.lease_watch import LeaseWatch
 from broker.ledger import LEASE_MARGIN_S, MAX_SEEN_TOKEN, Held, Ledger, Policy
-from broker.matching import Assignment, Candidate, Standing, Wish, plan
+from broker.person_leases import PersonLeases
+from broker.power_orders import why_not_switch
+from broker.sleep_policy import with_farm_rule
+from broker.standing import Standing
+from broker.wake_forecast import WakeForecast
+from broker.wake_room import WakeRoom
 from broker.work_reports import WorkReports
 from wire.payloads import ErrorInfo
-from wire.phases import ErrorKind, JobState, Phase, Power, PowerAction, Purpose
+from wire.phases import ErrorKind, JobState, PowerAction, Purpose
 
 # What a board that was away while we were gone gets to show itself or repeat its outcome, before its lease is judged.
 AFTER_GAP_S = 20.0
@@ -50,11 +67,21 @@ class Scheduler:
         self.policy = policy
         self.farm = FarmView()
         self.ledger = Ledger(policy)
-        self.idle = IdlePolicy(policy, session)
-        self._watch = LeaseWatch(self.ledger, self.farm)
+        rules = with_farm_rule(policy.sleep, policy.idle_s, policy.min_on_s, policy.min_off_s)
+        self.forecast = WakeForecast()
+        self.idle = IdlePolicy(policy, session, rules, self.forecast)
+        self.room = WakeRoom(policy.booting_cap, policy.shelves)
+        self.dispatch = Dispatch(self.ledger, self.farm, self.idle, self.room)
+        self.orders = BoardOrders(HealthDesk(self.dispatch, policy.health))
+        self.gate = BeforeJob(self.ledger, self.farm)
+        self.boots = JobBoots(self.ledger, self.farm, self.gate)
+        self.people = PersonLeases(self.ledger, self.farm, self.dispatch, self.idle, policy.leases)
+        self.groups = GroupDesk(self.ledger, self.farm, self.dispatch, self.boots, self.gate)
+        self._watch = LeaseWatch(self.ledger, self.farm, self.boots, self.gate)
         self._reports = WorkReports(self.ledger, self.farm)
         self._settled = False
-        self._dirty = False
+        self._ticked = False
+        self._look_at_all = False
         self._seen_leases: set[str] = set()
 
     def restore(
@@ -65,8 +92,12 @@ class Scheduler:
         holders: dict[str, tuple[str, int]],
         next_number: int,
         now: Moment,
+        *,
+        other_boots: Iterable[str] = (),
+        boots: Mapping[str, Iterable[float]] = MappingProxyType({}),
     ) -> None:
-        """Take up what was committed before the end of our predecessor. Nothing is sent before `Settled`.
+        """Take up what was committed before the end of our predecessor; people's leases and groups come after this,
+        by `people.restore` and `groups.restore`. Nothing is sent before `Settled`.
 
         Args:
             jobs: jobs that have not ended.
@@ -75,6 +106,8 @@ class Scheduler:
             holders: the last (job, token) per board.
             next_number: the number of the next job.
             now: the time of the restart.
+            other_boots: boards that may be up in a job's own boot.
+            boots: how long the last boots of each board took, oldest first.
         """
         ledger = self.ledger
         ledger.tokens = dict(tokens)
@@ -89,61 +122,133 @@ class Scheduler:
             expires = now.until(job.expires) if job.expires is not None else now.mono
             held = Held(job, job.board, job.token, now.wall, expires, commanded=True)
             ledger.held[job.board] = held
+        self.boots.restore(list(other_boots))
+        self.forecast.restore(boots)
+        self.dispatch.restore(now)
 
     def handle(self, happening: Happening, now: Moment, *, more: bool = False) -> list[Action]:
         """Take in what happened and say what to do.
 
         With `more`, another happening follows at once, and what needs a look at the whole farm is left to that one.
         """
-        self.ledger.out = []
+        self._begin()
         self._take_in(happening, now)
-        if self._settled and not more:
-            for held in list(self.ledger.held.values()):
-                self._watch.look(held, now)
-            ticked = isinstance(happening, Tick)
-            if self._dirty or ticked:
-                self._dirty = False
-                self._end_overdue(now)
-                self._match(now)
-            if ticked:
-                self._out(self.idle.sleep_idle(self.farm, set(self.ledger.held), now))
+        if not more:
+            self._decide(now)
+        return self._end(now)
+
+    def look_around(self, now: Moment) -> list[Action]:
+        """Look at the farm after happenings that were all handed in with `more`."""
+        self._begin()
+        self._decide(now)
+        return self._end(now)
+
+    def explain(self, job: Job) -> None:
+        """Bring the reason of a job that waits up to date, before it is shown."""
+        self.dispatch.explain(job)
+
+    def _begin(self) -> None:
+        self.ledger.out = []
+        self.dispatch.begin()
+
+    def _end(self, now: Moment) -> list[Action]:
+        self.dispatch.absorb(now)
         actions, self.ledger.out = self.ledger.out, []
         return actions
+
+    def _decide(self, now: Moment) -> None:
+        if not self._settled:
+            return
+        ticked, self._ticked = self._ticked, False
+        if ticked:
+            for board in self.idle.switching():
+                self.idle.look(self.farm.board(board), now)
+                self.dispatch.touched.add(board)
+            self.dispatch.touch_timed()
+            self.people.look(now)
+        self.dispatch.absorb(now)
+        boards = list(self.ledger.held) if ticked or self._look_at_all else sorted(self.dispatch.touched)
+        self._look_at_all = False
+        for board in boards:
+            held = self.ledger.held.get(board)
+            if held is not None:
+                self._watch.look(held, now)
+        self._out(self.boots.tidy(self.idle, now))
+        changed = set(self.dispatch.touched)
+        self._catch_up(now)
+        self.orders.look(changed, self._assign, now, ticked=ticked)
+        self._catch_up(now)
+        self.groups.look(now, ticked=ticked)  # it wakes boards: by who boots as of now
+        for job in self.dispatch.overdue(now):
+            limit_s = job.spec.queue_timeout_s or 0.0
+            self.ledger.give_up(job, f"no board in its queue_timeout_s of {limit_s:g} s: {job.reason}", now)
+        self.dispatch.absorb(now)
+        self.groups.assign(now, before_others=True)
+        self.dispatch.match(lambda job, board, standing: self._assign(job, board, standing, now), now, ticked=ticked)
+        self.groups.assign(now, before_others=False)
+        self._catch_up(now)
+        self.people.give_out_of_service(self.dispatch.pool, now, ticked=ticked)
+        self.people.answer()
+        if ticked:
+            self._tend(now)
+
+    def _catch_up(self, now: Moment) -> None:
+        """Bring the index of boards up to what ledger and farm say."""
+        self.dispatch.absorb(now)
+        self._out(self.dispatch.look(now))
+
+    def _tend(self, now: Moment) -> None:
+        """Put boards to sleep that nobody needs, and wake those that are to be warm."""
+        for board, power in self.idle.tend(self.dispatch.free_boards(), self.room, now):
+            self.ledger.out.append(self.idle.send(board, power, now))
+            self.dispatch.touched.add(board)
 
     def _out(self, actions: Sequence[Action]) -> None:
         self.ledger.out += actions
 
     def _take_in(self, happening: Happening, now: Moment) -> None:
         match happening:
-            case AgentSeen() | StateSeen() | InfoSeen() | SelfSeen() | LeaseSeen():
+            case AgentSeen() | AgentInfoSeen() | StateSeen() | InfoSeen() | SelfSeen() | LeaseSeen():
                 self._see(happening, now)
+            case Called():
+                self.groups.called(happening, now)
             case Reported(board, report):
-                self._dirty |= self._reports.take(board, report, now)
+                self.groups.reported(board, report)
+                self.orders.desk.heard(board, report)
+                self._reports.take(board, report, now)
+                self.dispatch.touched.add(board)
             case PowerReported():
                 self._power_reported(happening, now)
-            case Submit():
-                self._submit(happening, now)
-            case Cancel():
-                self._cancel(happening, now)
-            case PowerAsked():
-                self._power_asked(happening, now)
+            case AgentAnswered():
+                self.boots.answered(happening, now)
+                self.gate.answered(happening, now)
+                self.orders.answered(happening)
+                self._look_at_all = True
+            case Submit() | Cancel() | PowerAsked() | Reserve() | ExtendLease() | Release() | HandOver() | BoardAsked():
+                self._ordered(happening, now)
             case Disconnected():
                 self._settled = False
+                self.people.disconnected()
                 self.farm.forget_presence()
+                self.forecast.forget()
                 self._seen_leases.clear()
             case Settled():
                 self._settle(now)
             case Tick():
-                pass
+                self._ticked = True
             case _:
                 assert_never(happening)
 
     # --- the farm --------------------------------------------------------------------------------------------
 
-    def _see(self, seen: AgentSeen | StateSeen | InfoSeen | SelfSeen | LeaseSeen, now: Moment) -> None:
+    def _see(self, seen: AgentSeen | AgentInfoSeen | StateSeen | InfoSeen | SelfSeen | LeaseSeen, now: Moment) -> None:
         match seen:
             case AgentSeen(agent, state):
-                self._dirty |= self.farm.agent_seen(agent, state)
+                if self.farm.agent_seen(agent, state):
+                    self.dispatch.touched |= self.farm.boards_of(agent)
+            case AgentInfoSeen(agent, info):
+                self.gate.agent_told(agent, asks=info is not None and HOOK_POINT in info.hooks)
+                self.orders.desk.agent_told(agent, info)
             case StateSeen(board, board_state):
                 self._seen(board, counted=self.farm.state_seen(board, board_state), now=now)
             case InfoSeen(board, info):
@@ -158,7 +263,7 @@ class Scheduler:
 
     def _seen(self, board: str, *, counted: bool, now: Moment) -> None:
         if counted:
-            self._dirty = True
+            self.dispatch.touched.add(board)
             self.idle.look(self.farm.board(board), now)
 
     def _lease_seen(self, seen: LeaseSeen) -> None:
@@ -170,14 +275,18 @@ class Scheduler:
             self.ledger.tokens[seen.board] = seen.token
 
     def _settle(self, now: Moment) -> None:
-        self._settled = True
-        self._dirty = True
+        self._settled = self._look_at_all = True
+        self.dispatch.touch_all()
         self.idle.restart()
-        for board in sorted(self._seen_leases - set(self.ledger.held)):
+        self.orders.desk.restart(now)
+        self.people.settle(now)
+        for board in sorted(self._seen_leases - set(self.ledger.held) - set(self.ledger.people)):
             self.ledger.out.append(ClearLease(board))
         self._seen_leases.clear()
         for held in self.ledger.held.values():
             held.missing_since = None
+            if held.gate is not None:
+                held.gate.lost = True  # its answer may have come meanwhile
             held.offers = 0
             held.deadline = now.mono
             held.wake_until = max(held.wake_until, now.mono + self.policy.wake_timeout_s)
@@ -188,30 +297,46 @@ class Scheduler:
                 self.ledger.put_lease(held)
 
     def _power_reported(self, reported: PowerReported, now: Moment) -> None:
+        self.dispatch.touched.add(reported.board)
         result = reported.result
+        if self.boots.power_reported(reported.board, result, now) or self.people.power.reported(reported.board, result):
+            return
         held = self.ledger.held.get(reported.board)
         if held is not None and held.job.state is JobState.WAKING and result.id == held.wake_id:
             if not result.ok:
                 why = result.error.message if result.error is not None else "the agent gave no reason"
                 self.ledger.fault(held, f"could not be switched on: {why}", now)
                 self.ledger.powering.pop(reported.board, None)  # it will not come up any more
-                self._dirty = True
             return
         self._out(self.idle.answered(reported.board, result))
-        self._dirty = True
 
     # --- requests --------------------------------------------------------------------------------------------
 
+    def _ordered(self, order: Submit | Cancel | PowerAsked | BoardAsked | LeaseOrder, now: Moment) -> None:
+        match order:
+            case Submit():
+                self._submit(order, now)
+            case Cancel():
+                self._cancel(order, now)
+            case PowerAsked():
+                self._power_asked(order, now)
+            case BoardAsked():
+                self.orders.take(order, now)
+            case _:
+                self.people.order(order, now)
+
     def _submit(self, asked: Submit, now: Moment) -> None:
-        if len(self.ledger.jobs) >= self.policy.max_queued:
+        if len(self.ledger.jobs) + len(members(asked.spec)) >= self.policy.max_queued:
             told = f"{self.policy.max_queued} jobs are waiting or running, and no more are taken: try later"
             self._refuse(asked.tag, ErrorKind.BUSY, told)
             return
-        job = Job(self.ledger.next_number, asked.spec, now.wall)
+        if asked.spec.group is not None:
+            self.groups.submit(asked, now)
+            return
+        job = Job(self.ledger.next_number, asked.spec, now.wall, submitter=asked.submitter)
         self.ledger.next_number += 1
         self.ledger.jobs[job.id] = job
         self.ledger.save(job)
-        self._dirty = True
         self.ledger.out.append(Reply(asked.tag, {"job": job.id}))
 
     def _cancel(self, asked: Cancel, now: Moment) -> None:
@@ -219,8 +344,8 @@ class Scheduler:
         if job is None:
             self._refuse(asked.tag, ErrorKind.NOT_FOUND, f"{asked.job} is not waiting or running", "job")
             return
-        self.ledger.cancel(job, now)
-        self._dirty = True
+        if not self.groups.cancel(job, now):
+            self.ledger.cancel(job, now)
         self.ledger.out.append(Reply(asked.tag, {"job": job.id, "state": job.state.value}))
 
     def _power_asked(self, asked: PowerAsked, now: Moment) -> None:
@@ -228,107 +353,48 @@ class Scheduler:
         if board not in self.farm.names():
             self._refuse(asked.tag, ErrorKind.UNKNOWN_BOARD, f"board {board} is not known", "board")
             return
-        refusal = self._why_not_switch(self.farm.board(board), asked.power, now)
+        self._catch_up(now)
+        picture = self.farm.board(board)
+        refusal: ErrorInfo | None
+        if not self._settled:
+            told = "the broker has just connected: try again in a few seconds"
+            refusal = ErrorInfo(kind=ErrorKind.BUSY, message=told)
+        else:
+            full = self.room.refusal(picture.labels, now.mono)
+            refusal = why_not_switch(self.ledger, self.idle, picture, asked.power, full)
         if refusal is not None:
             self._refuse(asked.tag, refusal.kind, refusal.message, "board")
             return
         command = self.idle.send(board, asked.power, now)
+        self.dispatch.touched.add(board)
         self._out([command, Reply(asked.tag, {"board": board, "id": command.id})])
-
-    def _why_not_switch(self, picture: BoardPicture, power: PowerAction, now: Moment) -> ErrorInfo | None:
-        board = picture.name
-        kind, why = ErrorKind.BUSY, None
-        if not self._settled:
-            why = "the broker has just connected: try again in a few seconds"
-        elif self.idle.pending(board) is not None:
-            why = f"{board} is being switched: try again in a few seconds"
-        elif power is PowerAction.ON and picture.power is not Power.ON and self._boot_slots(now) <= 0:
-            why = f"{self.policy.booting_cap} boards are booting: try again later"
-        elif (held := self.ledger.held.get(board)) is not None:
-            kind, why = ErrorKind.NOT_ALLOWED, f"{board} is leased to {held.job.id}: cancel that first"
-        elif picture.out_of_service is not None:
-            kind, why = ErrorKind.NOT_ALLOWED, f"{board} is out of service: {picture.out_of_service}"
-        elif power is PowerAction.OFF and (picture.work is not None or picture.phase is Phase.BUSY):
-            kind, why = ErrorKind.NOT_ALLOWED, f"{board} is at work"
-        return None if why is None else ErrorInfo(kind=kind, message=why)
 
     def _refuse(self, tag: str, kind: ErrorKind, message: str, key: str | None = None) -> None:
         self.ledger.out.append(Reply(tag, {}, ErrorInfo(kind=kind, message=message, key=key)))
 
     # --- giving out boards -----------------------------------------------------------------------------------
 
-    def _boot_slots(self, now: Moment) -> int:
-        """How many boards may be woken now. A board counts while it comes up, whoever switched it on."""
-        booting = {name for name in self.farm.names() if self.farm.board(name).coming_up}
-        booting |= {board for board, held in self.ledger.held.items() if held.job.state is JobState.WAKING}
-        booting |= self.idle.waking()
-        for board in self.ledger.being_switched_on(now):
-            picture = self.farm.board(board)
-            if picture.phase is None or picture.asleep:
-                booting.add(board)
-        return self.policy.booting_cap - len(booting)
-
-    def standing(self, picture: BoardPicture, now: Moment) -> tuple[Standing, str]:  # noqa: PLR0911  # a ladder
-        """How near the board is to taking work, and why not if it cannot."""
-        name = picture.name
-        if (why := picture.out_of_service) is not None:
-            return Standing.OUT, why
-        if name in self.ledger.held or self.idle.pending(name) is not None:
-            return Standing.TAKEN, ""
-        if self.ledger.benched_until(name, now) is not None:
-            return Standing.TAKEN, ""
-        if picture.ready:
-            return Standing.READY, ""
-        if picture.phase is Phase.READY and not picture.online:
-            return Standing.OUT, "ready by its agent's word, but it does not answer"
-        if picture.coming_up:
-            return Standing.COMING, ""
-        return (Standing.ASLEEP, "") if picture.asleep else (Standing.TAKEN, "")
-
-    def _candidates(self, now: Moment) -> list[Candidate]:
-        found = []
-        for name in self.farm.names():
-            picture = self.farm.board(name)
-            standing, why = self.standing(picture, now)
-            found.append(Candidate(name, picture.labels, standing, why))
-        return found
-
-    def _match(self, now: Moment) -> None:
-        queue = self.ledger.queue()
-        if not queue:
+    def _assign(self, number: int, board: str, standing: Standing, now: Moment) -> None:
+        if self.people.give(number, board, standing, now):
             return
-        wishes = [Wish(job.id, job.needs, frozenset(job.avoid)) for job in queue]
-        made = plan(wishes, self._candidates(now), self._boot_slots(now))
-        for assignment in made.assignments:
-            self._assign(assignment, now)
-        for job_id, reason in made.reasons.items():
-            job = self.ledger.jobs[job_id]
-            told = f"{reason} (before: {job.last_fault})" if job.last_fault else reason
-            if told != job.reason:
-                job.reason = told
-                self.ledger.out.append(Announce(job.summary()))
-
-    def _assign(self, given: Assignment, now: Moment) -> None:
-        job = self.ledger.jobs[given.job]
-        self.idle.taken(given.board)
-        held = self.ledger.lease(job, given.board, now, self.policy.wake_timeout_s + LEASE_MARGIN_S)
-        if given.standing is Standing.READY:
-            self.ledger.offer(held, now)
+        job = self.ledger.jobs[f"job-{number}"]
+        self.idle.taken(board)
+        held = self.ledger.lease(job, board, now, self.policy.wake_timeout_s + LEASE_MARGIN_S)
+        if job.spec.boot is not None:
+            self.boots.begin(held, self.farm.board(board), now)
+            return
+        if standing is Standing.READY:
+            held.wake_until = now.mono + self.policy.wake_timeout_s
+            self.gate.offer(held, self.farm.board(board), now)
             return
         held.wake_until = now.mono + self.policy.wake_timeout_s
         held.deadline = now.mono + self.policy.power_timeout_s
-        held.commanded = given.standing is Standing.ASLEEP
+        held.commanded = standing is Standing.ASLEEP
         job.step(JobEvent.WAKE)
-        job.reason = f"{given.board} is coming up"
+        job.reason = f"{board} is coming up"
         self.ledger.save(job)
         if held.commanded:
             expires = now.after(self.policy.power_timeout_s)
             self.ledger.out.append(
                 SendPower(held.board, PowerAction.ON, held.wake_id, Purpose.WAKE, held.token, expires)
             )
-
-    def _end_overdue(self, now: Moment) -> None:
-        for job in self.ledger.queue():
-            limit_s = job.spec.queue_timeout_s
-            if limit_s is not None and (now.wall - job.submitted).total_seconds() >= limit_s:
-                self.ledger.give_up(job, f"no board in its queue_timeout_s of {limit_s:g} s: {job.reason}", now)

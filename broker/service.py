@@ -6,45 +6,52 @@ together share one commit.
 
 import asyncio
 import logging
-import sqlite3
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 from broker.answers import answer
+from broker.artifact_store import ArtifactStore
+from broker.board_webhooks import BoardWebhooks
+from broker.collector import collect, while_loading
+from broker.committing import Committer
+from broker.complaints import Complaints
 from broker.happenings import (
     Action,
     Announce,
-    Cancel,
     Disconnected,
     Happening,
     Moment,
     Note,
-    PowerAsked,
     Reply,
-    SaveAttempt,
+    SaveArtifact,
     Saved,
     SaveJob,
-    SaveLog,
-    SaveToken,
     Settled,
     Submit,
     Tick,
+    TimelineEntry,
 )
-from broker.inbox import Asked, Complaint, Found, Refused, read_message, subscriptions
+from broker.health_happenings import ForgetBoard
+from broker.inbox import Asked, Complaint, Found, Heard, Refused, read_message, subscriptions
+from broker.intake import Intake
 from broker.job_store import KEPT_ANSWERS, Answer, JobStore
-from broker.outbox import Outgoing, message_for
-from broker.requests import AskBoards, AskJob, AskJobs, AskLogs, Order, Question, RequestError, response
-from broker.scheduler import Scheduler
+from broker.job_timeline import line_of
+from broker.lease_happenings import Reserve
+from broker.notify import Notifier, not_allowed, read_secret
+from broker.outbox import Outgoing, clearing, message_for, presence
+from broker.requests import Order, Question, RequestError, response
+from broker.sending import send
 from broker.settings import BrokerSettings
+from broker.sql import StoreUnavailableError
+from broker.taking_up import take_up
 from daemon.foreground import DaemonError
-from daemon.mqtt_link import LinkError, Message, MqttLink, PublishRefusedError, Will
+from daemon.mqtt_link import LinkError, Message, MqttLink, Will
 from daemon.state_folder import held
-from wire.payloads import BrokerState, encode
-from wire.phases import Presence
+from wire.payloads import ErrorInfo, Event, JobSummary, encode
+from wire.phases import ErrorKind, Presence
 from wire.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -56,8 +63,6 @@ MOST_AT_ONCE = 256
 MOST_WAITING = 50_000
 # Retained messages of a farm that keeps talking never stop; then what came so far must do.
 SETTLE_MAX_S = 15.0
-COMPLAIN_AGAIN_S = 60.0
-MOST_COMPLAINTS = 1000
 # After a reconnect, job states so old are told again: longer than our restart takes, shorter than a nuisance.
 TELL_AGAIN_S = 600.0
 MOST_TOLD_AGAIN = 1000
@@ -73,13 +78,6 @@ def _moment() -> Moment:
     return Moment(time.monotonic(), datetime.now(UTC))
 
 
-def _version() -> str:
-    try:
-        return version("boardhand")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 class Broker:
     """One broker. `run` serves until it is told to stop."""
 
@@ -87,10 +85,12 @@ class Broker:
         self._settings = settings
         self._clock = clock
         self._topics = Topics(settings.mqtt.prefix)
-        self._inbox: asyncio.Queue[Message | Happening] = asyncio.Queue(MOST_WAITING)
+        self._inbox = Intake(MOST_WAITING)
+        self._kept: deque[Message | Happening] = deque()
+        """Came while the store could not be written; before what is in the inbox."""
         self._dropped = 0
         self._last_retained = 0.0
-        self._complained: dict[str, float] = {}
+        self._complaints = Complaints()
         self._answers: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()
         """Orders by verb and transaction: what was answered, None while it is under way."""
         self._since = clock().wall
@@ -106,14 +106,42 @@ class Broker:
             daemon.store.StoreError: the store cannot be used.
         """
         with held(self._settings.broker.state_dir, "broker"):
-            self._store = await JobStore.open(self._settings.broker.state_dir)
-            try:
-                await self._serve(stop)
-            finally:
-                await self._store.close()
+            await self.lead(await JobStore.open(self._settings.broker.state_dir), stop)
+
+    async def lead(self, store: JobStore, stop: asyncio.Event) -> None:
+        """Serve on this store, and close it: as `run`, where the caller holds the state folder.
+
+        Raises:
+            broker.sql.LeadershipLostError: another broker leads from now on.
+        """
+        self._store = store
+        try:
+            await self._open_artifacts()
+            await self._serve(stop)
+        finally:
+            await store.close()
+
+    async def _open_artifacts(self) -> None:
+        table = self._settings.broker
+        self._artifacts = ArtifactStore(
+            table.artifacts_dir or table.state_dir / "artifacts", table.keep_artifacts_mb << 20
+        )
+        secret: bytes | None = None
+        try:
+            await asyncio.to_thread(self._artifacts.open)
+            if table.webhook_secret_file is not None:
+                secret = await asyncio.to_thread(read_secret, table.webhook_secret_file)
+            self._webhooks = await asyncio.to_thread(BoardWebhooks, table.webhook, secret)
+        except OSError as error:
+            raise BrokerError(f"{error.filename}: {error.strerror}; this user must be able to use it") from error
+        except ValueError as error:
+            raise BrokerError(f"webhook_secret_file: {error}") from error
+        self._committer = Committer(self._store, self._artifacts, table.state_dir)
+        self._notifier = Notifier(self._store, self._tell_notice, table.webhooks, secret)
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        await self._recover()
+        with while_loading():
+            await self._recover()
         self._link = MqttLink(
             self._settings.mqtt,
             f"{self._settings.mqtt.prefix}-broker-{self._settings.broker.name}".replace("/", "-")[-MAX_CLIENT_ID:],
@@ -127,6 +155,9 @@ class Broker:
             asyncio.create_task(self._work(), name="broker-work"),
             asyncio.create_task(self._tick(), name="broker-tick"),
             asyncio.create_task(self._prune(), name="broker-prune"),
+            asyncio.create_task(self._committer.watch_room(), name="broker-room"),
+            asyncio.create_task(self._notifier.run(), name="broker-notify"),
+            asyncio.create_task(self._webhooks.run(), name="broker-webhooks"),
             asyncio.create_task(stop.wait(), name="broker-stop"),
         ]
         await self._link.start()
@@ -142,19 +173,13 @@ class Broker:
             await self._link.stop([offline])
 
     async def _recover(self) -> None:
-        found = await self._store.recover()
+        self._scheduler, found = await take_up(self._store, self._settings.broker.policy(), self._clock())
         self._session = found.session
-        self._scheduler = Scheduler(self._settings.broker.policy(), found.session)
-        self._scheduler.restore(
-            found.jobs, found.tokens, found.outcomes, found.holders, found.next_number, self._clock()
-        )
         for known in found.answers:
             self._answers[(known.verb, known.tag)] = known.payload
-        log.info("session %d: %d jobs taken up", found.session, len(found.jobs))
 
     def _presence(self, state: Presence) -> bytes:
-        said = BrokerState(state=state, session=self._session, since=self._since, version=_version())
-        return encode(said)
+        return presence(state, self._session, self._since)
 
     # --- from the link ---------------------------------------------------------------------------------------
 
@@ -196,14 +221,16 @@ class Broker:
 
     async def _prune(self) -> None:
         while True:
-            await self._store.forget_jobs(self._settings.broker.keep_jobs)
+            await self._committer.forget(self._settings.broker.keep_jobs)
             await asyncio.sleep(PRUNE_EVERY_S)
+            collect()
 
     async def _work(self) -> None:
         while True:
-            batch = [await self._inbox.get()]
-            while len(batch) < MOST_AT_ONCE and not self._inbox.empty():
-                batch.append(self._inbox.get_nowait())
+            batch = [self._kept.popleft() if self._kept else await self._inbox.get()]
+            while len(batch) < MOST_AT_ONCE and self._kept:
+                batch.append(self._kept.popleft())
+            batch += self._inbox.more(MOST_AT_ONCE - len(batch))
             await self._carry_out(batch)
             if self._dropped:
                 log.error("%d messages were dropped: more came than could be taken in", self._dropped)
@@ -213,37 +240,41 @@ class Broker:
         actions: list[Action] = []
         outgoing: list[Outgoing] = []
         questions: list[tuple[str, Question]] = []
-        for n, item in enumerate(batch, 1):
+        for item in batch:
             found = self._read(item) if isinstance(item, Message) else item
-            more = n < len(batch)
             match found:
                 case None:
                     continue
-                case Complaint():
-                    self._complain(found, outgoing)
+                case Complaint(_, _, topic, payload):
+                    self._complaints.tell(found)
+                    if topic is not None:
+                        outgoing.append(Outgoing(topic, payload))
                 case Refused(verb, error):
                     topic = self._topics.broker_response(verb)
                     outgoing.append(Outgoing(topic, response(error.transaction, {}, error.info)))
-                case Asked(verb, Submit() | Cancel() | PowerAsked() as order):
-                    actions += self._take_order(verb, order, outgoing)
-                case Asked(verb, AskJobs() | AskJob() | AskLogs() | AskBoards() as question):
-                    questions.append((verb, question))
-                case Asked():
-                    raise AssertionError(f"a request of no known kind: {found}")  # a defect of ours
+                case Asked(verb, request):
+                    if isinstance(request, Order):
+                        actions += self._take_order(verb, request, outgoing)
+                    else:
+                        questions.append((verb, request))
+                case Heard(event):
+                    actions += self._heard(event)
                 case Settled():
                     actions += self._scheduler.handle(found, self._clock())
                     actions += await self._what_was_missed()
                 case _:
-                    actions += self._scheduler.handle(found, self._clock(), more=more)
+                    actions += self._scheduler.handle(found, self._clock(), more=True)
+        # Once for all that came together.
+        actions += self._scheduler.look_around(self._clock())
         await self._commit_and_send(actions, outgoing)
         for verb, question in questions:
-            await self._send([await self._answer(verb, question)])
+            await send(self._link, [await self._answer(verb, question)])
 
     async def _what_was_missed(self) -> list[Action]:
         """Job states again: one that was committed just before a kill -9, or while the line was broken, was never told,
         and somebody may wait for it. Readers see some twice."""
         since = self._clock().after(-TELL_AGAIN_S)
-        found = await self._store.jobs_to_tell(since, MOST_TOLD_AGAIN)
+        found = await self._committer.jobs_to_tell(since, MOST_TOLD_AGAIN)
         live = self._scheduler.ledger.jobs
         # A job that is open in the store and no longer here ended in this very batch, which tells it itself.
         return [Announce(live.get(job.id, job).summary()) for job in found if job.state.ended or job.id in live]
@@ -258,18 +289,6 @@ class Broker:
             log.exception("%s: a message could not be read because of a defect of the broker", message.topic)
             return None
 
-    def _complain(self, complaint: Complaint, outgoing: list[Outgoing]) -> None:
-        if complaint.topic is not None:
-            outgoing.append(Outgoing(complaint.topic, complaint.payload))
-        # Whoever sends rubbish sends much of it: the log gets one line per topic and minute.
-        now = time.monotonic()
-        if now - self._complained.get(complaint.about, -COMPLAIN_AGAIN_S) < COMPLAIN_AGAIN_S:
-            return
-        if len(self._complained) >= MOST_COMPLAINTS:
-            self._complained.clear()
-        self._complained[complaint.about] = now
-        log.warning("%s: cannot be read: %s", complaint.about, complaint.problem)
-
     def _take_order(self, verb: str, order: Order, outgoing: list[Outgoing]) -> list[Action]:
         key = (verb, order.tag)
         if key in self._answers:
@@ -277,34 +296,77 @@ class Broker:
             if known is not None:
                 outgoing.append(Outgoing(self._topics.broker_response(verb), known))
             return []
+        if isinstance(order, Submit | Reserve) and (error := self._why_not(order)) is not None:
+            outgoing.append(Outgoing(self._topics.broker_response(verb), response(order.tag, {}, error)))
+            return []
         self._answers[key] = None
         while len(self._answers) > KEPT_ANSWERS:
             self._answers.popitem(last=False)
-        return self._scheduler.handle(replace(order, tag=f"{verb} {order.tag}"), self._clock())
+        return self._scheduler.handle(replace(order, tag=f"{verb} {order.tag}"), self._clock(), more=True)
+
+    def _why_not(self, order: Submit | Reserve) -> ErrorInfo | None:
+        """Why a job, or a wish for a board, that is in order cannot be taken here and now."""
+        if (no_room := self._committer.no_room) is not None:
+            return ErrorInfo(kind=ErrorKind.BUSY, message=no_room[:4096])
+        notify = order.spec.notify if isinstance(order, Submit) else None
+        if notify is None or notify.webhook is None:
+            return None
+        why = not_allowed(notify.webhook, self._settings.broker.webhooks)
+        if why is None:
+            return None
+        return ErrorInfo(kind=ErrorKind.NOT_ALLOWED, message=f"notify.webhook: {why}", key="data.yaml:notify.webhook")
+
+    def _heard(self, event: Event) -> list[Action]:
+        """What an agent tells of a board goes into the timeline of the job that has it."""
+        self._webhooks.heard(event)
+        held = self._scheduler.ledger.held.get(event.board)
+        line = line_of(event) if held is not None else None
+        return [TimelineEntry(held.job.number, held.job.attempt, event.at, line)] if held and line else []
+
+    async def _refuse_waiting(self) -> None:
+        """While the store cannot be written: new jobs and leases are refused, everything else waits its turn."""
+        refused = []
+        while not self._inbox.empty():
+            item = self._inbox.get_nowait()
+            found = self._read(item) if isinstance(item, Message) else item
+            match found:
+                case Asked(verb, (Submit() | Reserve()) as order) if (verb, order.tag) not in self._answers:
+                    told = ErrorInfo(kind=ErrorKind.BUSY, message=(self._committer.no_room or "")[:4096])
+                    refused.append(Outgoing(self._topics.broker_response(verb), response(order.tag, {}, told)))
+                case Tick():
+                    continue
+                case _ if len(self._kept) < MOST_WAITING:
+                    self._kept.append(item)
+                case _:
+                    self._dropped += 1
+        await send(self._link, refused)
 
     async def _commit_and_send(self, actions: Sequence[Action], outgoing: list[Outgoing]) -> None:
         saved: list[Saved] = []
+        pieces: list[SaveArtifact] = []
         answers: list[Answer] = []
         for action in actions:
             match action:
-                case SaveJob() | SaveToken() | SaveAttempt() | SaveLog():
+                case _ if isinstance(action, Saved):
                     saved.append(action)
+                case SaveArtifact():
+                    pieces.append(action)
                 case Reply():
                     outgoing.append(self._reply(action, answers))
+                case ForgetBoard(board):
+                    outgoing += clearing(self._topics, board)
                 case Note(text):
                     log.warning("%s", text)
                 case _:
                     message = message_for(self._topics, action)
                     if message is not None:
                         outgoing.append(message)
-        if saved or answers:
-            try:
-                await self._store.commit(saved, answers)
-            except sqlite3.Error as error:
-                # What could not be committed is not said; the next start goes on from what was.
-                where = self._settings.broker.state_dir
-                raise BrokerError(f"{where}: cannot be written: {error}; make room there and start again") from error
-        await self._send(outgoing)
+        # What could not be committed is not said; the next start goes on from what was.
+        await self._committer.commit(saved, pieces, answers, self._refuse_waiting, speaks=bool(outgoing))
+        if any(isinstance(item, SaveJob) and item.job.state.ended and item.job.spec.notify for item in saved):
+            self._notifier.look()
+        self._webhooks.told(actions, self._clock().wall)
+        await send(self._link, outgoing)
 
     def _reply(self, reply: Reply, answers: list[Answer]) -> Outgoing:
         verb, _, transaction = reply.tag.partition(" ")
@@ -319,23 +381,18 @@ class Broker:
 
     async def _answer(self, verb: str, question: Question) -> Outgoing:
         try:
-            payload = response(question.tag, await answer(question, self._scheduler, self._store, self._clock()))
+            found = await answer(question, self._scheduler, self._store, self._artifacts, self._clock())
+            payload = response(question.tag, found)
         except RequestError as error:
             payload = response(error.transaction, {}, error.info)
+        except StoreUnavailableError as error:
+            told = ErrorInfo(kind=ErrorKind.BUSY, message=f"the broker's store cannot be read: {error}"[:4096])
+            payload = response(question.tag, {}, told)
         return Outgoing(self._topics.broker_response(verb), payload)
 
-    async def _send(self, outgoing: Sequence[Outgoing]) -> None:
-        """Hand all messages to the server in their order, then wait for its acknowledgements together."""
-        if not outgoing or not self._link.connected:
-            # Nothing is lost: leases and offers are said again when settled, the rest is asked for again.
-            return
-        sent = [asyncio.create_task(self._publish(message), name="broker-publish") for message in outgoing]
-        await asyncio.gather(*sent)
-
-    async def _publish(self, message: Outgoing) -> None:
+    async def _tell_notice(self, name: str, summary: JobSummary) -> bool:
         try:
-            await self._link.publish(message.topic, message.payload, retain=message.retain)
-        except PublishRefusedError as error:
-            log.error("%s: %s", message.topic, error)  # noqa: TRY400  # a traceback says nothing more here
-        except LinkError as error:
-            log.info("not sent, the connection went away: %s", error)
+            await self._link.publish(self._topics.notify(name), encode(summary))
+        except LinkError:
+            return False
+        return True

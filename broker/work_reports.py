@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from broker.farm_view import FarmView
-from broker.happenings import Moment, Note, SaveLog, SendAck, SendStop
+from broker.happenings import Moment, Note, SaveArtifact, SaveLog, SendAck, SendStop
 from broker.ledger import Held, Ledger
-from wire.payloads import ErrorInfo, WorkAccept, WorkAsk, WorkLog, WorkOutcome, WorkReport
+from wire.payloads import ErrorInfo, WorkAccept, WorkArtifact, WorkAsk, WorkLog, WorkOutcome, WorkReport
 from wire.phases import ErrorKind, JobState
 
 # Per attempt. A job that prints without end must not fill the broker's disk.
@@ -35,6 +35,12 @@ class WorkReports:
                 return False
             case WorkLog():
                 self._log(held, report, now)
+                return False
+            case WorkArtifact():
+                self.ledger.accept(held, self.farm.board(board).boot_id, now)
+                if (wanted := held.job.spec.artifacts) is not None:
+                    room = wanted.wish().max_bytes
+                    self.ledger.out.append(SaveArtifact(held.job.number, held.job.attempt, report, room))
                 return False
             case WorkOutcome():
                 self.ledger.outcome(held, report, now)
@@ -66,6 +72,7 @@ class WorkReports:
 
     def _log(self, held: Held, report: WorkLog, now: Moment) -> None:
         self.ledger.accept(held, self.farm.board(held.board).boot_id, now)
+        held.watch.feed(report.seq, report.step, report.text)
         before = held.log_letters
         held.log_letters += len(report.text)
         if held.log_letters <= MAX_LOG_LETTERS:
@@ -75,7 +82,7 @@ class WorkReports:
             self.ledger.out.append(SaveLog(held.job.number, held.job.attempt, report.model_copy(update={"text": cut})))
             self.ledger.out.append(Note(f"{held.job.id} on {held.board} prints more than is kept"))
 
-    def _stale(self, board: str, report: WorkAccept | WorkLog | WorkOutcome) -> None:
+    def _stale(self, board: str, report: WorkAccept | WorkLog | WorkArtifact | WorkOutcome) -> None:
         """Not, or no longer, the holder."""
         told = f"token {report.token} of {report.job} on {board} is not the lease that holds now"
         if not isinstance(report, WorkOutcome):

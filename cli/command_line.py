@@ -30,9 +30,10 @@ environment (an option on the command line comes first):
 
 exit codes:
   0  it worked: power verified, job passed      4  no answer in time, or nobody knows the board or job
-  1  it was tried and failed                    5  not allowed: a lease, a token or a rule stands against it
-  2  command line or settings are wrong       130  Ctrl-C
-  3  the MQTT server cannot be reached
+  1  it was tried and failed: a job's too       5  not allowed: a lease, a token or a rule stands against it
+  2  command line, job or settings are wrong    6  the farm failed the job: it may be tried again
+  3  the MQTT server cannot be reached          7  somebody cancelled the job
+                                              130  Ctrl-C
 
 --json prints one JSON document, or one per line from commands that go on (events, logs, boards --watch).
 An error is {{"ok": false, "error": {{"exit", "message", "do"}}}}, and its line on standard error stays.

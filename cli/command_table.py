@@ -4,10 +4,18 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+from cli.backup_command import BACKUP, RESTORE
+from cli.board_command import BOARD
 from cli.command_line import Command, as_json, count, positive, target_of
+from cli.console_command import CONSOLE
 from cli.energy_options import price, since
 from cli.exits import usage
+from cli.job_commands import JOB, SUBMIT
+from cli.lease_commands import LEASES
 from cli.netboot_command import NETBOOT
+from cli.roots_command import ROOT
+from cli.simulate_command import SIMULATE
+from cli.token_command import TOKEN
 
 
 def _nothing(_: ArgumentParser) -> None:
@@ -21,7 +29,7 @@ def _power_options(page: ArgumentParser) -> None:
     page.add_argument("board", metavar="BOARD")
     page.add_argument("action", metavar="on|off|cycle|status")
     page.add_argument("--force", action="store_true", help="pass over a lease (operators)")
-    page.add_argument("--token", metavar="N", help="token of the lease you hold on the board")
+    page.add_argument("--token", metavar="N", help="token of your lease on the board, where it is not kept here")
     page.add_argument("--timeout-s", metavar="S", help="wait this long for the result (60; cycle 120)")
     page.add_argument("--expires-s", metavar="S", help="the agent refuses the command after this time (the timeout)")
 
@@ -90,21 +98,6 @@ def _events(args: Namespace) -> int:
 # --- work ------------------------------------------------------------------------------------------------------
 
 
-def _submit_options(page: ArgumentParser) -> None:
-    page.add_argument("file", metavar="JOB.yaml", help="the job; '-' reads standard input")
-    page.add_argument("--wait", action="store_true", help="wait for its end: exit 0 if it passed, else 1")
-    page.add_argument("--follow", action="store_true", help="as --wait, and print its log")
-    page.add_argument("--timeout-s", metavar="S", type=positive, help="give up submitting after this time (60)")
-
-
-def _submit(args: Namespace) -> int:
-    from cli.jobs import submit
-
-    return submit(
-        target_of(args), args.file, wait=args.wait, follow=args.follow, as_json=as_json(args), timeout_s=args.timeout_s
-    )
-
-
 def _jobs_options(page: ArgumentParser) -> None:
     page.add_argument("--limit", metavar="N", type=count, default=20, help="at most N, newest first (20)")
     states = ("queued", "waking", "offered", "running", "passed", "failed", "error", "cancelled")
@@ -150,6 +143,8 @@ def _simple(verb: str, key: str) -> Callable[[Namespace], int]:
 
 def _settings_option(page: ArgumentParser) -> None:
     page.add_argument("--settings", metavar="FILE", type=Path, required=True, help="settings, TOML")
+    page.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), help="as [log] says if not given")
+    page.add_argument("--log-format", choices=("text", "json"), help="as [log] says if not given")
 
 
 def _check_options(page: ArgumentParser) -> None:
@@ -160,7 +155,8 @@ def _daemon(module: str) -> Callable[[Namespace], int]:
     def run(args: Namespace) -> int:
         from cli.daemons import become
 
-        return become(module, args.settings)
+        given = (("--log-level", args.log_level), ("--log-format", args.log_format))
+        return become(module, args.settings, [part for name, value in given if value for part in (name, value)])
 
     return run
 
@@ -177,6 +173,8 @@ def _up_options(page: ArgumentParser) -> None:
     page.add_argument("--no-farm", action="store_true", help="MQTT server and broker only")
     page.add_argument("--settings", metavar="FILE", type=Path, help="a real agent with these settings, no virtual farm")
     page.add_argument("--port", metavar="P", type=count, help="port of the private MQTT server (a free one)")
+    page.add_argument("--page-port", metavar="P", type=count, help="port of the page (8070, or a free one)")
+    page.add_argument("--no-page", action="store_true", help="no page and no HTTP API")
     page.add_argument("--state-dir", metavar="DIR", type=Path, help="kept here (XDG_STATE_HOME/boardhand/up)")
     page.add_argument("--idle-s", metavar="S", type=positive, help="boards idle for this long are put to sleep")
     page.add_argument("--demo", action="store_true", help="run a job, see a board sleep, wake it by a job, end")
@@ -248,6 +246,7 @@ def _initramfs_options(page: ArgumentParser) -> None:
     page.add_argument("--kernel", metavar="FILE", type=Path, help="write Debian's kernel for it here, gzipped")
     page.add_argument("--modules-dir", metavar="DIR", type=Path, help="lib/modules/VERSION of a kernel of your own")
     page.add_argument("--module", metavar="NAME", action="append", default=[], help="kernel module to load; may repeat")
+    page.add_argument("--roots", action="store_true", help="with what a board needs that goes on to a root over NFS")
 
 
 def _initramfs(args: Namespace) -> int:
@@ -313,7 +312,13 @@ COMMANDS: dict[str, Command] = {
         _energy_options,
         _energy,
     ),
+    "simulate": SIMULATE,
+    "backup": BACKUP,
+    "restore": RESTORE,
+    "token": TOKEN,
     "netboot": NETBOOT,
+    "root": ROOT,
+    "console": CONSOLE,
     "events": Command(
         "show what happens, live",
         "Doubles are dropped; gaps are said ('3 events missing before seq 18').\n"
@@ -321,22 +326,19 @@ COMMANDS: dict[str, Command] = {
         _events_options,
         _events,
     ),
-    "submit": Command(
-        "submit a job, and wait for it if you like",
-        "Sent again while broker or MQTT server restart; submitted once.\n"
-        "JSON: {\"job\": id}; with --wait the job's summary; with --follow its log as lines before that.",
-        _submit_options,
-        _submit,
-    ),
+    "submit": SUBMIT,
+    "job": JOB,
     "jobs": Command("list jobs, newest first", 'JSON: {"jobs": [summary]}.', _jobs_options, _jobs),
     "logs": Command(
         "show the log of a job", "JSON lines: {seq, text, step, attempt}.", _logs_options, _logs
     ),
     "cancel": Command("cancel a job", "JSON: the broker's word.", _job_name, _simple("cancel", "job")),
+    "board": BOARD,
     "sleep": Command(
         "put an idle board to sleep now", "JSON: the broker's word.", _board_name, _simple("sleep", "board")
     ),
     "wake": Command("wake a sleeping board", "JSON: the broker's word.", _board_name, _simple("wake", "board")),
+    **LEASES,
     "check": Command(
         "check a settings file without starting anything",
         "Exit 0 when the broker (and, if it has a table [agent], the agent) would take it, else 2 with the line at\n"

@@ -4,14 +4,14 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from cli.exits import CliError, Exit, usage
 
 
-def become(module: str, settings: Path) -> NoReturn:
+def become(module: str, settings: Path, more: Sequence[str] = ()) -> NoReturn:
     """Become the daemon: signals, exit code and output are its own then.
 
     Raises:
@@ -20,7 +20,8 @@ def become(module: str, settings: Path) -> NoReturn:
     if not settings.is_file():
         raise usage(f"settings file {settings} is not there, or is no file", "mend --settings")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", module, "--settings", str(settings)])  # noqa: S606 -- no shell wanted
+    arguments = [sys.executable, "-m", module, "--settings", str(settings), *more]
+    os.execv(sys.executable, arguments)  # noqa: S606 -- no shell wanted
 
 
 def check(settings: Path, *, as_json: bool) -> int:

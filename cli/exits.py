@@ -17,6 +17,10 @@ class Exit(IntEnum):
     """Nobody answered in time, or nobody knows the board or the job."""
     NOT_ALLOWED = 5
     """A lease, a token or a rule stands against it."""
+    FARM_FAULT = 6
+    """The farm failed the job, not the job itself: no board came up, attempts are used up. It may be tried again."""
+    CANCELLED = 7
+    """Somebody cancelled the job."""
     INTERRUPTED = 130
     """Ctrl-C."""
 

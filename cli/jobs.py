@@ -1,9 +1,11 @@
 """`submit`, `jobs`, `logs`, `cancel`, `sleep` and `wake`: what is asked of the work broker."""
 
+import getpass
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from cli.target import Target, check_id
 from wire.payloads import JobSummary
 from wire.phases import JobState
 
+LOOK_AGAIN_S = 2.0  # of the state of a job whose log is being followed
 POLL_S = 0.5  # of a job that is being watched: a person does not see less, a broker does not feel it
 MAX_JOB_BYTES = 128 * 1024  # the broker takes no longer ones: an offer carries the whole job in one payload
 LOG_CHUNKS_PER_REQUEST = 20  # a piece has at most 64 KiB; the broker stops earlier when its answer is full
@@ -60,19 +63,43 @@ def _head_of(path: Path) -> bytes:
         return file.read(MAX_JOB_BYTES + 1)
 
 
-def submit(target: Target, name: str, *, wait: bool, follow: bool, as_json: bool, timeout_s: float | None) -> int:
-    """Submit a job; with `wait` or `follow` until its end. Returns 0 for submitted or passed, 1 for anything else."""
+@dataclass(frozen=True, slots=True)
+class Submitting:
+    """How `submit` goes on after the job was accepted."""
+
+    wait: bool = False
+    follow: bool = False
+    junit: Path | None = None
+    timeout_s: float | None = None
+
+
+def _submitter() -> str:
+    try:
+        return getpass.getuser()[:256]
+    except (KeyError, OSError):  # a container's user without a name
+        return ""
+
+
+def submit(target: Target, name: str, how: Submitting, *, as_json: bool) -> int:
+    """Submit a job; with `wait`, `follow` or `junit` until its end. Returns 0 for submitted or passed, else see
+    `exit_of_job`."""
     text = read_job(name)
-    data = ask_broker(target, "submit", {"yaml": text}, timeout_s=timeout_s or SUBMIT_TIMEOUT_S, patient=True)
+    asked: dict[str, object] = {"yaml": text, "submitter": _submitter()}
+    data = ask_broker(target, "submit", asked, timeout_s=how.timeout_s or SUBMIT_TIMEOUT_S, patient=True)
     job = data.get("job")
     if not isinstance(job, str):
         raise unreadable("answer to 'submit'", data)
-    if not (wait or follow):
+    if not (how.wait or how.follow or how.junit):
         print(json.dumps({"job": job}) if as_json else job)
         return Exit.OK
     if not as_json:
         print(f"job {shown(job)} submitted", file=sys.stderr, flush=True)
-    return follow_job(target, check_id("job", job), as_json=as_json, show_log=follow)
+    code = follow_job(target, check_id("job", job), as_json=as_json, show_log=how.follow)
+    if how.junit is not None:
+        from cli.job_results import write_junit
+
+        write_junit(target, job, how.junit)
+    return code
 
 
 def job_summary(target: Target, job: str, *, patience_s: float = ANSWER_TIMEOUT_S, patient: bool = False) -> JobSummary:
@@ -108,7 +135,10 @@ def _piece(chunk: Any, job: str) -> LogPiece:
     )
 
 
-def _all_pieces(target: Target, job: str, *, follow: bool) -> Iterator[LogPiece]:
+def all_pieces(
+    target: Target, job: str, *, follow: bool, quiet: Callable[[], None] = lambda: None
+) -> Iterator[LogPiece]:
+    """The log of a job; with `follow` until its end. `quiet` is called before each pause in which nothing came."""
     following = 0
     while True:
         pieces, next_chunk, ended = log_pieces(target, job, following, patient=follow)
@@ -118,14 +148,17 @@ def _all_pieces(target: Target, job: str, *, follow: bool) -> Iterator[LogPiece]
         if not more and (ended or not follow):
             return
         if not more:
+            quiet()
             time.sleep(POLL_S)
 
 
-def show_logs(target: Target, job: str, *, follow: bool, as_json: bool) -> int:
-    """Print the log of a job, and what comes until its end with `follow`."""
+def show_logs(
+    target: Target, job: str, *, follow: bool, as_json: bool, quiet: Callable[[], None] = lambda: None
+) -> int:
+    """Print the log of a job, and what comes until its end with `follow`. `quiet`: see `all_pieces`."""
     check_id("job", job)
     attempt: int | None = None
-    for piece in _all_pieces(target, job, follow=follow):
+    for piece in all_pieces(target, job, follow=follow, quiet=quiet):
         if as_json:
             print(json.dumps(piece._asdict()), flush=True)
             continue
@@ -137,23 +170,46 @@ def show_logs(target: Target, job: str, *, follow: bool, as_json: bool) -> int:
 
 
 def follow_job(target: Target, job: str, *, as_json: bool, show_log: bool) -> int:
-    """Wait for the end of a job and print how it ended. Returns 0 when it passed."""
+    """Wait for the end of a job and print how it ended. Returns what `exit_of_job` says."""
+    watch = _StateWatch(target, job, silent=as_json)
     if show_log:
-        show_logs(target, job, follow=True, as_json=as_json)
-    state = ""
-    while True:
-        summary = job_summary(target, job, patience_s=WATCH_PATIENCE_S, patient=True)
-        if summary.state.ended:
-            break
-        if not as_json and summary.state != state:
-            state = summary.state
-            print(f"job {job} {_where(summary)}", file=sys.stderr, flush=True)
+        show_logs(target, job, follow=True, as_json=as_json, quiet=watch.look_again)
+    while not (summary := watch.look()).state.ended:
         time.sleep(POLL_S)
     if as_json:
         print(summary.model_dump_json(exclude_none=True))
     else:
         print(f"job {job} {_where(summary)}")
-    return Exit.OK if summary.state is JobState.PASSED else Exit.FAILED
+    return exit_of_job(summary.state)
+
+
+class _StateWatch:
+    """Tells on standard error what a job waits for, each time that changes."""
+
+    def __init__(self, target: Target, job: str, *, silent: bool) -> None:
+        self._target, self._job, self._silent = target, job, silent
+        self._told = ""
+        self._again = time.monotonic() + LOOK_AGAIN_S
+
+    def look(self) -> JobSummary:
+        summary = job_summary(self._target, self._job, patience_s=WATCH_PATIENCE_S, patient=True)
+        told = _where(summary)
+        if not self._silent and not summary.state.ended and told != self._told:
+            self._told = told
+            print(f"job {self._job} {told}", file=sys.stderr, flush=True)
+        return summary
+
+    def look_again(self) -> None:
+        """`look`, but not at each poll of the log."""
+        if time.monotonic() >= self._again:
+            self._again = time.monotonic() + LOOK_AGAIN_S
+            self.look()
+
+
+def exit_of_job(state: JobState) -> Exit:
+    """What a CI is told: 0 passed, 1 failed, 6 the farm failed it, 7 cancelled."""
+    ends = {JobState.PASSED: Exit.OK, JobState.ERROR: Exit.FARM_FAULT, JobState.CANCELLED: Exit.CANCELLED}
+    return ends.get(state, Exit.FAILED)
 
 
 def _where(summary: JobSummary) -> str:

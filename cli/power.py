@@ -10,6 +10,7 @@ import sys
 import time
 
 from cli.exits import CliError, Exit, advice_of, exit_of, usage
+from cli.lease_tokens import forget, token_for
 from cli.plain_text import shown
 from cli.session import Session, new_id
 from cli.target import Target, check_id
@@ -214,10 +215,28 @@ def run(request: PowerRequest, target: Target) -> int:
             return _status(session, request, state)
         session.subscribe(head + "power/result", head + "state")
         state = _board_state(session, request.board, time.monotonic() + KNOWN_BOARD_TIMEOUT_S)
-        transaction = "cli-" + new_id()
-        session.publish(head + "power/set", request.payload(transaction, time.time()))
-        result = _result(session, request, transaction, state.get("agent"))
+        kept = None if request.token is not None or request.force else token_for(target, request.board, os.environ)
+        if kept is not None:
+            request.token = kept
+        result = _switched(session, request, state.get("agent"))
+        if kept is not None and _is_refused(result):
+            # The lease is over or somebody else's by now: what would be said to one who has none?
+            forget(target, request.board, os.environ)
+            request.token = None
+            result = _switched(session, request, state.get("agent"))
     return _report(request, result)
+
+
+def _switched(session: Session, request: PowerRequest, agent: object) -> dict[str, object]:
+    transaction = "cli-" + new_id()
+    topic = f"{session.prefix}/board/{request.board}/power/set"
+    session.publish(topic, request.payload(transaction, time.time()))
+    return _result(session, request, transaction, agent)
+
+
+def _is_refused(result: dict[str, object]) -> bool:
+    error = result.get("error")
+    return result.get("ok") is False and isinstance(error, dict) and error.get("kind") == "not-allowed"
 
 
 def parse(arguments: list[str]) -> tuple[PowerRequest, dict[str, str | None]] | None:

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cli import private_mosquitto, up_plan
+from cli import private_mosquitto, up_page, up_plan
 from cli.children import Children, Program
 from cli.command_line import as_json, target_of
 from cli.exits import CliError, Exit, usage
@@ -95,6 +95,7 @@ class _Up:
 
     async def _serve(self, address: FarmFile) -> int:
         target = await self._server()
+        self._page = None if self._args.no_page else up_page.prepare(self._folders.broker, self._args.page_port)
         self._publish_address(address, target)
         self._add_broker(target)
         self._add_boards(target)
@@ -107,6 +108,7 @@ class _Up:
                 "prefix": target.prefix,
                 "state_dir": str(self._folders.root),
                 "pids": self._children.pids(),
+                **({} if self._page is None else {"page": self._page.url, "page_token": str(self._page.token)}),
             }
         )
         if self._args.demo:
@@ -176,7 +178,8 @@ class _Up:
 
     def _add_broker(self, target: Target) -> None:
         settings = self._folders.broker / "broker.toml"
-        settings.write_text(up_plan.broker_settings(target, self._folders, idle_s=self._idle_s()), encoding="utf-8")
+        text = up_plan.broker_settings(target, self._folders, self._page, idle_s=self._idle_s())
+        settings.write_text(text, encoding="utf-8")
         log = self._folders.log("broker")
         self._children.add(Program(up_plan.BROKER, up_plan.broker_command(settings), log, self._environment))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from cli.exits import CliError, Exit, usage
 from cli.supervisor import ChildRule
 from cli.target import Target
+from cli.up_page import Page
 
 AGENT = "virtual-lab"  # the virtual farm's agent; with --mqtt it shares the server with real ones
 DEMO_IDLE_S = 5.0  # long enough to see that a board is idle, short enough to wait for
@@ -90,7 +91,7 @@ def children_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("BOARDHAND_")}
 
 
-def broker_settings(target: Target, folders: Folders, *, idle_s: float | None) -> str:
+def broker_settings(target: Target, folders: Folders, page: Page | None, *, idle_s: float | None) -> str:
     """The broker's settings file, TOML. A JSON string is a TOML basic string."""
     mqtt = {
         "url": target.url,
@@ -107,6 +108,8 @@ def broker_settings(target: Target, folders: Folders, *, idle_s: float | None) -
     if idle_s is not None:
         # A board that may sleep after a few idle seconds is not to be kept awake by the rule for real hardware.
         lines += [f"idle_s = {idle_s}", f"min_on_s = {min(idle_s, 120.0)}"]
+    if page is not None:
+        lines += ["", page.table()]
     return "\n".join(lines) + "\n"
 
 

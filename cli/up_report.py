@@ -52,6 +52,8 @@ class Report:
             f"ready: MQTT server {facts['mqtt']}, prefix '{facts['prefix']}'; try 'boardhand boards --watch'. "
             "Ctrl-C stops it all."
         )
+        if "page" in facts:
+            _line(f"the page: {facts['page']}; to switch and hand in work there, the token is in {facts['page_token']}")
 
     def close(self) -> None:
         """The last words have been said."""

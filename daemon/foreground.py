@@ -9,13 +9,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from daemon.settings_file import SettingsError
+from daemon.logs import LEVELS, LogFormat, LogTable, set_up
+from daemon.settings_file import FileSettings, SettingsError
 from daemon.store import StoreError
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 
-S = TypeVar("S")
+S = TypeVar("S", bound=FileSettings)
+
+log = logging.getLogger(__name__)
 
 
 class DaemonError(Exception):
@@ -32,26 +35,38 @@ def run_daemon(
     """Read the settings, serve until a signal sets the event, and return the exit code.
 
     0 after a clean stop; 1 when `serve` raised `DaemonError` or `StoreError`; 2 for bad settings. Both are one line on
-    standard error.
+    standard error, as is every record of the log: see `daemon.logs`.
     """
     parser = argparse.ArgumentParser(prog=f"boardhand {name}", description=description)
     parser.add_argument("--settings", type=Path, required=True, metavar="FILE", help="its settings, TOML")
-    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    parser.add_argument("--log-level", choices=LEVELS, help="as [log] says if not given")
+    parser.add_argument("--log-format", choices=list(LogFormat), help="as [log] says if not given")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    table = _log_table(LogTable(), options)
+    set_up(table)
     try:
         settings = read_settings(options.settings)
     except SettingsError as error:
-        return _last_words(name, error, EXIT_SETTINGS)
+        return _last_words(name, error, EXIT_SETTINGS, table)
+    table = _log_table(settings.log, options)
+    set_up(table)
     try:
         asyncio.run(_until_signalled(settings, serve))
     except (DaemonError, StoreError) as error:
-        return _last_words(name, error, EXIT_FAILED)
+        return _last_words(name, error, EXIT_FAILED, table)
     return 0
 
 
-def _last_words(name: str, error: Exception, code: int) -> int:
-    print(f"boardhand {name}: {error}", file=sys.stderr)  # noqa: T201  # for whoever started it
+def _log_table(table: LogTable, options: argparse.Namespace) -> LogTable:
+    given = {"level": options.log_level, "format": options.log_format}
+    return LogTable.model_validate(table.model_dump() | {key: value for key, value in given.items() if value})
+
+
+def _last_words(name: str, error: Exception, code: int, table: LogTable) -> int:
+    if table.format is LogFormat.JSON:
+        log.critical("boardhand %s: %s", name, error)
+    else:
+        print(f"boardhand {name}: {error}", file=sys.stderr)  # noqa: T201  # for whoever started it
     return code
 
 

@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from daemon.logs import LogTable
+
 ENV_PREFIX = "BOARDHAND__"
 ENV_DELIMITER = "__"
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -28,11 +30,13 @@ class SettingsError(Exception):
 
 
 class FileSettings(BaseSettings):
-    """Base of a daemon's whole settings: one field per top-level table."""
+    """Base of a daemon's whole settings: one field per top-level table; `[log]` is every daemon's."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER
     )
+
+    log: LogTable = LogTable()
 
     @classmethod
     def settings_customise_sources(

@@ -1,6 +1,6 @@
 """Writes what in docs/ and README.md is generated from code: the life of a board, the life of a job, the AsyncAPI
-document, the table of power devices. `make docs` runs it; `python docs/render.py --check` says what is not current,
-with exit code 1."""
+document, the JSON schema of a job, the table of power devices. `make docs` runs it; `python docs/render.py --check`
+says what is not current, with exit code 1."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import power_devices
 
 from agent import life
-from broker import job
+from broker import job, job_schema
 from wire import asyncapi
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +55,7 @@ def rendered() -> dict[Path, str]:
         readme: block(readme.read_text(encoding="utf-8"), "board-life", board),
         lives: block(text, "job-life", mermaid(job_diagram())),
         ROOT / "docs" / "asyncapi.json": asyncapi.text(),
+        ROOT / "docs" / "job.schema.json": job_schema.text(),
         ROOT / "docs" / "power-devices.md": power_devices.text(),
     }
 

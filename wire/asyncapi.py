@@ -59,6 +59,7 @@ CHANNELS = (
     Channel(Topics.agent_info, (payloads.AgentInfo,), _AGENT, _READERS, retained=True),
     Channel(Topics.agent_request, (payloads.Request,), _READERS, _AGENT, reply=Topics.agent_response),
     Channel(Topics.agent_response, (payloads.Response,), _AGENT, _READERS),
+    Channel(Topics.agent_alert, (payloads.Alert,), _AGENT, _OPERATOR, retained=True, clearable=True),
     Channel(Topics.board_state, (payloads.BoardState,), _AGENT, _READERS, retained=True),
     Channel(Topics.board_info, (payloads.BoardInfo,), _AGENT, _READERS, retained=True),
     Channel(Topics.telemetry, (payloads.Telemetry,), _AGENT, _OPERATOR),
@@ -88,7 +89,7 @@ CHANNELS = (
     ),
     Channel(
         Topics.work_result,
-        (payloads.WorkAsk, payloads.WorkAccept, payloads.WorkLog, payloads.WorkOutcome),
+        (payloads.WorkAsk, payloads.WorkAccept, payloads.WorkLog, payloads.WorkArtifact, payloads.WorkOutcome),
         _BOARD,
         _BROKER,
     ),
@@ -108,6 +109,8 @@ CHANNELS = (
     Channel(Topics.broker_request, (payloads.Request,), _OPERATOR, _BROKER, reply=Topics.broker_response),
     Channel(Topics.broker_response, (payloads.Response,), _BROKER, _OPERATOR),
     Channel(Topics.job_state, (payloads.JobSummary,), _BROKER, _OPERATOR),
+    Channel(Topics.lease_state, (payloads.LeaseNotice,), _BROKER, _OPERATOR),
+    Channel(Topics.notify, (payloads.JobSummary,), _BROKER, _READERS),
 )
 
 _PARAMETERS: dict[str, Json] = {
@@ -115,7 +118,8 @@ _PARAMETERS: dict[str, Json] = {
     "agent": {"description": f"The agent's id; matches {ID_PATTERN}"},
     "board": {"description": f"The board's id; matches {ID_PATTERN}"},
     "job": {"description": f"The job's id; matches {ID_PATTERN}"},
-    "name": {"description": f"What the alert is about; matches {ID_PATTERN}"},
+    "lease": {"description": f"The lease's id; matches {ID_PATTERN}"},
+    "name": {"description": f"What the alert is about, or the name that a job notifies; matches {ID_PATTERN}"},
     "verb": {"description": f"What is asked for; matches {ID_PATTERN}"},
     "mac": {"description": "The board's MAC address in lower case with dashes, 52-54-00-12-34-56"},
 }

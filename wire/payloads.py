@@ -7,7 +7,7 @@ which are also found here, are the only ways in and out.
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from wire.codec import MAX_PAYLOAD_BYTES as MAX_PAYLOAD_BYTES  # noqa: PLC0414  # part of the contract, so found here too
 from wire.codec import MAX_SHORT_TEXT as MAX_SHORT_TEXT  # noqa: PLC0414  # part of the contract, so found here too
@@ -16,31 +16,38 @@ from wire.codec import decode as decode  # noqa: PLC0414  # part of the contract
 from wire.codec import encode as encode  # noqa: PLC0414  # part of the contract, so found here too
 from wire.labels import Label as Label  # noqa: PLC0414  # part of the contract, so found here too
 from wire.names import Id, Mac
-from wire.phases import ErrorKind, EventType, JobState, Outcome, Phase, Power, PowerAction, Presence, Purpose
-
-MAX_TEXT = 4096
-MAX_STEPS = 200
-
-Text = Annotated[str, Field(max_length=MAX_TEXT)]
-ShortText = Annotated[str, Field(max_length=MAX_SHORT_TEXT)]
-Token = Annotated[int, Field(ge=1, le=2**53)]
-Transaction = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
-BootId = Transaction
-
-
-class Payload(BaseModel):
-    """Base of all payloads: immutable, strict on known keys, tolerant of unknown ones."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class ErrorInfo(Payload):
-    """An error as it is told over MQTT. `key` names the payload or settings key at fault where there is one."""
-
-    kind: ErrorKind
-    message: Text
-    key: ShortText | None = None
-
+from wire.payload_base import MAX_TEXT as MAX_TEXT  # noqa: PLC0414  # part of the contract, so found here too
+from wire.payload_base import BootId as BootId  # noqa: PLC0414  # part of the contract, so found here too
+from wire.payload_base import ErrorInfo as ErrorInfo  # noqa: PLC0414  # part of the contract, so found here too
+from wire.payload_base import Payload as Payload  # noqa: PLC0414  # part of the contract, so found here too
+from wire.payload_base import ShortText as ShortText  # noqa: PLC0414  # part of the contract, so found here too
+from wire.payload_base import Text as Text  # noqa: PLC0414  # part of the contract, so found here too
+from wire.payload_base import Token as Token  # noqa: PLC0414  # part of the contract, so found here too
+from wire.payload_base import Transaction as Transaction  # noqa: PLC0414  # part of the contract, so found here too
+from wire.phases import EventType, JobState, Phase, Power, PowerAction, Presence, Purpose
+from wire.work import MAX_ARTIFACT_BYTES as MAX_ARTIFACT_BYTES  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import MAX_ARTIFACTS as MAX_ARTIFACTS  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import MAX_PATTERNS as MAX_PATTERNS  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import MAX_STEPS as MAX_STEPS  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import ArtifactName as ArtifactName  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import ArtifactPattern as ArtifactPattern  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import ArtifactWish as ArtifactWish  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import BoardOrder as BoardOrder  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import ExitCode as ExitCode  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import Lease as Lease  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import LeaseNotice as LeaseNotice  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import Step as Step  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import StepResult as StepResult  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkAccept as WorkAccept  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkAck as WorkAck  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkArtifact as WorkArtifact  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkAsk as WorkAsk  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkLog as WorkLog  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkMessage as WorkMessage  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkOffer as WorkOffer  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkOutcome as WorkOutcome  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkReport as WorkReport  # noqa: PLC0414  # part of the contract, so found here too
+from wire.work import WorkStop as WorkStop  # noqa: PLC0414  # part of the contract, so found here too
 
 # --- agent -----------------------------------------------------------------------------------------------------
 
@@ -71,7 +78,7 @@ class ControllerInfo(Payload):
     """What the controller says that it is, and why that is believed."""
     problem: Text | None = None
     """Why it could not be asked."""
-    outlets: list[OutletInfo] = []
+    outlets: list[OutletInfo] = Field(default=[])
 
 
 class AgentInfo(Payload):
@@ -80,10 +87,10 @@ class AgentInfo(Payload):
     version: ShortText
     contract: ShortText
     host: ShortText
-    controllers: list[ControllerInfo] = []
-    consoles: list[Id] = []
-    boards: list[Id] = []
-    hooks: list[ShortText] = []
+    controllers: list[ControllerInfo] = Field(default=[])
+    consoles: list[Id] = Field(default=[])
+    boards: list[Id] = Field(default=[])
+    hooks: list[ShortText] = Field(default=[])
     """Points of a board's life at which programs of the admin's run here. Where `before-job` is among them, the agent
     wants to be asked (`prepare`) before a board is offered work."""
 
@@ -108,15 +115,15 @@ class BoardState(Payload):
 class BoardInfo(Payload):
     """`board/<board>/info`, retained: who the board is and how it is wired."""
 
-    macs: list[Mac] = []
+    macs: list[Mac] = Field(default=[])
     serial: ShortText | None = None
     uuid: ShortText | None = None
-    compatible: list[ShortText] = []
+    compatible: list[ShortText] = Field(default=[])
     arch: ShortText | None = None
     memory_mb: int | None = Field(default=None, ge=0)
     address: ShortText | None = None
-    labels: dict[ShortText, Label] = {}
-    feed: list[ShortText] = []
+    labels: dict[ShortText, Label] = Field(default={})
+    feed: list[ShortText] = Field(default=[])
     console: ShortText | None = None
     image: ShortText | None = None
 
@@ -132,7 +139,7 @@ class Telemetry(Payload):
 
 
 class Alert(Payload):
-    """`board/<board>/alert/<name>`, retained until cleared by an empty payload."""
+    """`board/<board>/alert/<name>` and `agent/<agent>/alert/<name>`, retained until cleared by an empty payload."""
 
     what: Text
     since: AwareDatetime
@@ -149,7 +156,7 @@ class Event(Payload):
     agent: Id
     session: int = Field(ge=0)
     seq: int = Field(ge=1)
-    details: dict[str, object] = {}
+    details: dict[str, object] = Field(default={})
 
 
 class PowerCommand(Payload):
@@ -185,14 +192,14 @@ class Registration(Payload):
     """
 
     mac: Mac
-    macs: list[Mac] = []
+    macs: list[Mac] = Field(default=[])
     boot_id: BootId
     board: Id | None = None
     agent: Id | None = None
     proof: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     serial: ShortText | None = None
     uuid: ShortText | None = None
-    compatible: list[ShortText] = []
+    compatible: list[ShortText] = Field(default=[])
     arch: ShortText | None = None
     memory_mb: int | None = Field(default=None, ge=0)
     kernel: ShortText | None = None
@@ -228,115 +235,6 @@ def registration_message(board: str, boot_id: str, mac: str) -> bytes:
     return f"boardhand-register\n{board}\n{boot_id}\n{mac.lower()}".encode()
 
 
-# --- leases and work -------------------------------------------------------------------------------------------
-
-
-class Lease(Payload):
-    """`board/<board>/lease`, retained while held; an empty payload when nobody holds it."""
-
-    holder: ShortText
-    token: Token
-    expires: AwareDatetime
-
-
-class Step(Payload):
-    """One command line for the board's shell."""
-
-    name: ShortText
-    run: Annotated[str, Field(min_length=1, max_length=65536)]
-    timeout_s: float = Field(default=600, gt=0, le=7 * 86400)
-
-
-class StepResult(Payload):
-    name: ShortText
-    exit_code: int | None = None
-    """None when it never ran to its end; `problem` then says why."""
-    took_s: float = Field(default=0, ge=0)
-    problem: Text | None = None
-
-
-class WorkOffer(Payload):
-    """Broker to board: take this job. The board answers `accept`, and runs it once per token."""
-
-    kind: Literal["offer"] = "offer"
-    job: Id
-    token: Token
-    expires: AwareDatetime
-    name: ShortText
-    steps: Annotated[list[Step], Field(min_length=1, max_length=MAX_STEPS)]
-    env: dict[str, Text] = {}
-
-
-class WorkAck(Payload):
-    """Broker to board: the outcome is stored; the board may forget it. `ok` is false when the token was old."""
-
-    kind: Literal["ack"] = "ack"
-    job: Id
-    token: Token
-    ok: bool = True
-    error: ErrorInfo | None = None
-
-
-class WorkStop(Payload):
-    """Broker to board: end this job now and report it as `error`."""
-
-    kind: Literal["stop"] = "stop"
-    job: Id
-    token: Token
-    reason: Text = ""
-
-
-class BoardOrder(Payload):
-    """To the board: reboot, or power down cleanly."""
-
-    kind: Literal["reboot", "poweroff"]
-    reason: Text = ""
-
-
-class WorkAsk(Payload):
-    """Board to broker: I have nothing to do."""
-
-    kind: Literal["ask"] = "ask"
-    boot_id: ShortText
-
-
-class WorkAccept(Payload):
-    kind: Literal["accept"] = "accept"
-    job: Id
-    token: Token
-    boot_id: ShortText
-
-
-class WorkLog(Payload):
-    """A piece of the job's output. `seq` counts from 0 per token, so a repeated piece is seen as such."""
-
-    kind: Literal["log"] = "log"
-    job: Id
-    token: Token
-    seq: int = Field(ge=0)
-    text: Annotated[str, Field(max_length=64 * 1024)]
-    step: ShortText | None = None
-
-
-class WorkOutcome(Payload):
-    """Board to broker; repeated until a `WorkAck` comes."""
-
-    kind: Literal["outcome"] = "outcome"
-    job: Id
-    token: Token
-    outcome: Outcome
-    steps: Annotated[list[StepResult], Field(max_length=MAX_STEPS)] = []
-    problem: Text | None = None
-    log_chunks: int = Field(default=0, ge=0)
-    """How many `WorkLog` pieces were sent, so that the broker knows whether it has them all."""
-
-
-WorkMessage = Annotated[WorkOffer | WorkAck | WorkStop | BoardOrder, Field(discriminator="kind")]
-"""Anything on `board/<board>/work`."""
-WorkReport = Annotated[WorkAsk | WorkAccept | WorkLog | WorkOutcome, Field(discriminator="kind")]
-"""Anything on `board/<board>/work/result`."""
-
-
 # --- broker ----------------------------------------------------------------------------------------------------
 
 
@@ -363,7 +261,7 @@ class JobSummary(Payload):
     submitted: AwareDatetime
     started: AwareDatetime | None = None
     ended: AwareDatetime | None = None
-    steps: list[StepResult] = []
+    steps: list[StepResult] = Field(default=[])
 
 
 class Request(Payload):
@@ -371,7 +269,7 @@ class Request(Payload):
 
     transaction: Transaction
     expires: AwareDatetime | None = None
-    data: dict[str, object] = {}
+    data: dict[str, object] = Field(default={})
 
 
 class Response(Payload):
@@ -379,7 +277,7 @@ class Response(Payload):
 
     transaction: Transaction | None = None
     ok: bool
-    data: dict[str, object] = {}
+    data: dict[str, object] = Field(default={})
     error: ErrorInfo | None = None
 
 

@@ -95,6 +95,24 @@ class ErrorKind(StrEnum):
     INTERNAL = "internal"
 
 
+class LeaseKind(StrEnum):
+    """Who holds a board."""
+
+    JOB = "job"
+    PERSON = "person"
+
+
+class LeaseStage(StrEnum):
+    """Where a person's lease is."""
+
+    WAITING = "waiting"
+    """In the queue for a board."""
+    HELD = "held"
+    ENDING = "ending"
+    """Held, and soon over unless it is extended."""
+    ENDED = "ended"
+
+
 class JobState(StrEnum):
     """Where a job is."""
 

@@ -98,6 +98,9 @@ class Topics:
     def job_state(self, job: str) -> str:
         return self._of("job", job, "state")
 
+    def lease_state(self, lease: str) -> str:
+        return self._of("lease", lease, "state")
+
     def notify(self, name: str) -> str:
         return f"{self.prefix}/notify/{_checked(name)}"
 
@@ -120,6 +123,9 @@ class Topics:
 
     def every_job_state(self) -> str:
         return f"{self.prefix}/job/+/state"
+
+    def every_lease_state(self) -> str:
+        return f"{self.prefix}/lease/+/state"
 
     def parse_board(self, topic: str) -> BoardTopic | None:
         """The board and the rest of a topic below `board/`, or None if it is another topic or no valid id."""

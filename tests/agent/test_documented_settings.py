@@ -17,8 +17,18 @@ from broker.web.settings import WebTable
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILES = {"/etc/boardhand/health.yaml": str(ROOT / "examples" / "health.yaml")}
+"""Files that the examples name and that their tables read, and where they stand here."""
+
+
+def _here(block: str) -> str:
+    for named, here in FILES.items():
+        block = block.replace(named, here)
+    return re.sub(r"(?m)^ {3}", "", block)
+
+
 BLOCKS = [
-    pytest.param(tomllib.loads(re.sub(r"(?m)^ {3}", "", block)), id=f"{page.name}-{number}")
+    pytest.param(tomllib.loads(_here(block)), id=f"{page.name}-{number}")
     for page in PAGES
     for number, block in enumerate(re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
 ]

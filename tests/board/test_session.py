@@ -11,7 +11,7 @@ from board.client import LINK, WORK, Received, Session, Settings, SettingsError,
 
 MAC = "52:54:00:77:00:01"
 LINK_STATES = ["down", "registering", "refused", "online", "leaving"]
-WORK_STATES = ["idle", "running", "stopping", "dropping", "done"]
+WORK_STATES = ["idle", "running", "stopping", "dropping", "collecting", "done"]
 
 
 class Me:
@@ -176,7 +176,7 @@ def test_a_board_that_is_given_a_name_comes_back_with_a_will():
     assert bench.acts() == [("reconnect", "")] and bench.session.link == "down"
     topic, payload = bench.session.will()
     assert topic == "boardhand/board/b1/self" and json.loads(payload) == {"state": "offline", "boot_id": "boot"}
-    assert len(bench.session.client_id()) <= 64 and len(bench.session.subscriptions()) == 2
+    assert len(bench.session.client_id()) <= 64 and len(bench.session.subscriptions()) == 3
 
 
 def test_only_sixteen_outcomes_are_remembered():

@@ -23,7 +23,7 @@ from wire.payloads import (
     WorkLog,
     WorkOutcome,
 )
-from wire.phases import Outcome, Phase, Power, PowerAction, Presence
+from wire.phases import LeaseKind, Outcome, Phase, Power, PowerAction, Presence
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 OFF_PHASES = {Phase.OFF, Phase.SLEEPING}
@@ -72,7 +72,19 @@ class World:
     def start(self):
         found = _recover(self.db)
         self.scheduler = Scheduler(self.policy, found.session)
-        self.scheduler.restore(found.jobs, found.tokens, found.outcomes, found.holders, found.next_number, self.now())
+        self.scheduler.restore(
+            found.jobs,
+            found.tokens,
+            found.outcomes,
+            found.holders,
+            found.next_number,
+            self.now(),
+            other_boots=found.other_boots,
+            boots=found.boots,
+        )
+        self.scheduler.people.restore(found.leases, self.now())
+        self.scheduler.orders.restore(found.health)
+        self.scheduler.groups.restore(found.ended_members, found.meetings, self.now())
         # Commands of leases that ended just before a kill -9 are forgotten: a boot too many, for a minute at most.
         self.wakes = {board: until for board, until in self.wakes.items() if board in self.leases}
         self.settle()
@@ -90,7 +102,7 @@ class World:
         more = self.more and not isinstance(happening, h.Tick | h.Settled)
         actions = self.scheduler.handle(happening, self.now(), more=more)
         for action in actions:  # commit first
-            if isinstance(action, h.SaveJob | h.SaveToken | h.SaveAttempt | h.SaveLog):
+            if isinstance(action, h.Saved):
                 _save(self.db, action)
         for action in actions:
             self.obey(action)
@@ -106,8 +118,9 @@ class World:
         match action:
             case h.PutLease(board, token, _, expires):
                 held = self.leases.get(board)
-                assert held is None or held == token, f"{board} leased twice: {held} and {token}"
-                if held is None:
+                handed_over = action.kind is LeaseKind.PERSON and held is not None and held < token
+                assert held is None or held == token or handed_over, f"{board} leased twice: {held} and {token}"
+                if held is None or handed_over:
                     assert token > self.top_token.get(board, 0), f"token {token} of {board} does not rise"
                     self.top_token[board] = token
                 assert expires > self.now().wall
@@ -207,6 +220,8 @@ class World:
         if not ok and action.power is PowerAction.ON:
             self.wakes.pop(action.board, None)
         if ok and action.power is PowerAction.OFF:
+            if not any(one.board == action.board and one.power is PowerAction.ON for one in self.powers):
+                self.wakes.pop(action.board, None)  # what was to switch it on has had its effect
             self.down(action.board)
         elif ok and board.phase in OFF_PHASES:
             self.phase(action.board, Phase.STARTING)

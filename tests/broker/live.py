@@ -142,7 +142,7 @@ class LiveFarm:
             "farm-double",
             will=None,
             subscriptions=[
-                *(t.every_board(tail) for tail in ("work", "power/set", "lease")),
+                *(t.every_board(tail) for tail in ("work", "work/answer", "power/set", "lease")),
                 t.every_job_state(),
                 f"{t.prefix}/broker/#",
             ],

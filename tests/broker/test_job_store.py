@@ -1,13 +1,19 @@
 import sqlite3
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 
 from broker.happenings import SaveAttempt, SaveJob, SaveLog, SaveToken
 from broker.job import Job, JobEvent, job_number
 from broker.job_spec import parse_job
 from broker.job_store import LOG_PART_LETTERS, STORE_FILE, Answer, JobStore
+from broker.leadership import _set_up, _try
+from broker.postgresql_connection import Place
+from broker.postgresql_engine import PostgresqlEngine
+from broker.store_schema import MIGRATIONS
 from daemon.store import StoreError
+from tests.broker.postgresql_server import PostgresqlServer
 from wire.payloads import StepResult, WorkLog
 from wire.phases import JobState
 
@@ -15,19 +21,39 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = parse_job("name: a\nlabels: {arch: [arm64, arm], mem: '>= 3'}\nenv: {A: '1'}\nsteps: [b]")
 
 
-@pytest.fixture
-async def open_store(tmp_path):
+@pytest.fixture(scope="module")
+def postgresql():
+    server = PostgresqlServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def open_store(tmp_path, request):
+    """The same tests for both engines."""
     made = []
+    url = request.getfixturevalue("postgresql").new_schema() if request.param == "postgresql" else None
 
     async def open_again():
         for store in made:
             await store.close()
-        made.append(await JobStore.open(tmp_path))
+        made.append(await JobStore.open(tmp_path) if url is None else JobStore(await lead(Place(url))))
         return made[-1]
 
     yield open_again
     for store in made:
         await store.close()
+
+
+async def lead(place):
+    """An engine of the next epoch, as after a takeover."""
+    with place.connect() as connection:
+        _set_up(connection)
+        epoch = _try(connection, "broker")
+    return await PostgresqlEngine.open(place, MIGRATIONS, epoch)
 
 
 def running(number=1):
@@ -65,7 +91,7 @@ async def test_what_was_committed_comes_back(open_store):
 
 async def test_all_or_nothing(open_store):
     store = await open_store()
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError)):
         await store.commit([SaveJob(running()), SaveAttempt(99, 1, "b1", 1, NOW)], [])
     assert (await store.recover()).jobs == []
 

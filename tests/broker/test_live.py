@@ -252,7 +252,7 @@ async def test_two_brokers_do_not_share_a_folder(farm, make_broker, tmp_path):
         check=False,
     )
     assert second.returncode == 1
-    assert "another broker uses this folder" in second.stderr
+    assert "another broker runs with this state_dir" in second.stderr
 
 
 def test_bad_settings(tmp_path):

@@ -311,7 +311,7 @@ def test_a_board_that_takes_no_work_gets_none_and_fills_no_boot_slot(make_world)
     world.phase("b1", Phase.STARTING)
     assert not world.scheduler.farm.board("b1").coming_up
     assert world.scheduler.farm.board("b1").out_of_service == "it takes no work (label work = false)"
-    assert world.scheduler._boot_slots(world.now()) == 1
+    assert world.scheduler.room.left == 1
 
 
 def test_label_sleep_false_and_idle_zero_keep_boards_up(make_world):

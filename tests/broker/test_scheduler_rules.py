@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broker import happenings as h
 from broker.job_store import _recover
 from broker.ledger import Policy
+from broker.standing import Standing
 from tests.broker.conftest import OFF_PHASES, World
 from wire.payloads import WorkAccept, WorkLog, WorkOutcome
 from wire.phases import JobState, Outcome, Phase, Presence
@@ -63,6 +64,8 @@ class Farm(RuleBasedStateMachine):
     @rule(more=st.booleans())
     def messages_come_together(self, more):
         self.w.more = more
+        if not more:
+            self.w.wait(0)  # the last of them
 
     # --- boards and agents
 
@@ -192,6 +195,29 @@ class Farm(RuleBasedStateMachine):
         assert set(jobs) | set(self.w.ends) == set(self.submitted)
         held = self.w.scheduler.ledger.held
         assert {board: lease.token for board, lease in held.items()} == self.w.leases
+
+    @invariant()
+    def the_index_is_what_a_look_at_everything_gives(self):
+        scheduler, now = self.w.scheduler, self.w.now()
+        dispatch, farm = scheduler.dispatch, scheduler.farm
+        queued = {job.number for job in scheduler.ledger.jobs.values() if job.state is JobState.QUEUED}
+        assert {number for line in dispatch.waiting.lines.values() for number in line.jobs} == queued
+        held = {lease.job.number for lease in scheduler.ledger.held.values()}
+        assert set(dispatch._leased) == held
+        if not scheduler._settled or self.w.more:
+            return
+        assert set(dispatch.pool.entries) == set(farm.names())
+        powering = scheduler.ledger.being_switched_on(now)
+        for name, entry in dispatch.pool.entries.items():
+            picture = farm.board(name)
+            assert entry.standing is dispatch.standing(picture, now)[0]
+            assert (name in scheduler.room.booting) == dispatch._booting(picture, powering)
+        for number in queued:
+            line = dispatch.waiting.line_of(number)
+            for entry in dispatch.pool.entries.values():
+                nearest = Standing.ASLEEP if scheduler.room.left > 0 else Standing.COMING
+                free = entry.standing <= nearest
+                assert not (free and line.wants_entry(entry)), f"job-{number} waits although {entry.name} is free"
 
     def heal_and_drain(self):  # noqa: PLR0912  # everything that may need mending
         self.w.more = False

@@ -204,3 +204,26 @@ def test_wrong_options(tmp_path: Path, arguments: tuple[str, ...], said: str) ->
     done = boardhand("up", *arguments, XDG_STATE_HOME=str(tmp_path), XDG_RUNTIME_DIR=str(tmp_path))
     assert done.returncode == Exit.USAGE
     assert said in done.stderr
+
+
+def test_the_page_is_there_with_a_token_for_its_owner(up: Callable[..., Up]) -> None:
+    facts = up("--no-farm").ready()
+
+    def page(path: str, *headers: str) -> tuple[str, str]:
+        options = [option for header in headers for option in ("-H", header)]
+        command = ["curl", "-sS", "-m", "20", "-w", "\n%{http_code}", *options, facts["page"] + path]
+        body, _, code = subprocess.run(command, capture_output=True, text=True, check=True).stdout.rpartition("\n")
+        return code, body
+
+    code, farm = page("api/v1/farm")
+    assert (code, json.loads(farm)["role"]) == ("200", "reader"), "who is on this machine may look"
+    token = Path(facts["page_token"])
+    assert token.stat().st_mode & 0o077 == 0
+    code, farm = page("api/v1/farm", f"Authorization: Bearer {token.read_text().strip()}")
+    assert (code, json.loads(farm)["you"], json.loads(farm)["role"]) == ("200", "owner", "admin")
+    assert "main.js" in page("")[1]
+    assert page("page/main.js")[0] == "200"
+
+
+def test_without_a_page(up: Callable[..., Up]) -> None:
+    assert "page" not in up("--no-farm", "--no-page").ready()

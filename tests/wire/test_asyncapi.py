@@ -107,7 +107,7 @@ def test_what_is_retained_by_contract():
         if entry["bindings"]["mqtt"].get("retain")
     }
     state = {"agentState", "agentInfo", "boardState", "boardInfo", "boardSelf", "brokerState"}
-    assert retained == state | {"alert", "lease"}
+    assert retained == state | {"agentAlert", "alert", "lease"}
 
 
 def test_a_request_names_the_channel_of_its_answer():

@@ -13,6 +13,8 @@ WORDS = {
     "Purpose": "operator sleep wake",
     "ErrorKind": "bad-request expired not-allowed unknown-board not-found configuration authentication unreachable"
     " refused not-verified interrupted busy internal",
+    "LeaseKind": "job person",
+    "LeaseStage": "waiting held ending ended",
     "JobState": "queued waking offered running passed failed error cancelled",
     "Outcome": "passed failed error",
     "EventType": "power phase netboot registered registration-refused presence alert hook root outbox-overflow",

@@ -142,6 +142,7 @@ def test_filters_find_their_topics_and_no_others(prefix, text):
     assert matches(topics.every_event(), topics.event(text))
     assert matches(topics.every_agent("state"), topics.agent_state(text))
     assert matches(topics.every_job_state(), topics.job_state(text))
+    assert matches(topics.every_lease_state(), topics.lease_state(text))
     assert matches(topics.every_agent_request(text), topics.agent_request(text, text))
     assert matches(topics.every_broker_request(), topics.broker_request(text))
     assert not matches(topics.every_event(), topics.board_state(text))
@@ -152,5 +153,6 @@ def test_filters_find_their_topics_and_no_others(prefix, text):
         "every_broker_request",
         "every_event",
         "every_job_state",
+        "every_lease_state",
     ]
     assert tested == FILTERS

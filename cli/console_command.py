@@ -1,0 +1,65 @@
+"""`boardhand console` on the command line: its manual page and options; the work is in the modules beside."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+
+from cli.command_line import Command, as_json, positive, target_of
+from cli.energy_options import since
+from cli.exits import usage
+
+
+def _boot(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no boot: 0 is the last, -1 the one before") from None
+
+
+def _options(page: ArgumentParser) -> None:
+    page.add_argument("board", metavar="BOARD")
+    recorded = page.add_argument_group("what is recorded")
+    recorded.add_argument("--boot", metavar="N", type=_boot, help="of this boot: 0 the last, -1 the one before, …")
+    recorded.add_argument("--boots", action="store_true", help="list the boots that are recorded")
+    recorded.add_argument("--since", metavar="TIME", type=since, help="from then on: 10m, 24h, 2026-11-01T12:00")
+    recorded.add_argument("--grep", metavar="TEXT", help="lines with TEXT in them, in any case; * is any text")
+    recorded.add_argument("--times", action="store_true", help="each line with its time")
+    live = page.add_argument_group("live")
+    live.add_argument("--watch", action="store_true", help="only look; what is typed goes nowhere")
+    live.add_argument("--take", action="store_true", help="take the writer's place from whoever has it")
+    live.add_argument("--token", metavar="N", type=int, help="token of your lease (that of 'reserve')")
+    live.add_argument("--for-s", metavar="S", type=positive, help="end after this time")
+    live.add_argument("--address", metavar="ADDRESS", help="the console itself, as HOST:PORT or unix:/PATH: no MQTT")
+    live.add_argument("--state", action="store_true", help="say how the console is, and end")
+
+
+def _run(args: Namespace) -> int:
+    recorded = args.boot is not None or args.boots or args.since is not None or args.grep is not None
+    if recorded and (args.watch or args.take or args.address or args.state):
+        raise usage("what is recorded cannot be typed to", "leave out --watch, --take, --address and --state")
+    if args.boots or args.state:
+        from cli.console_recorded import show_boots, show_state
+
+        show = show_boots if args.boots else show_state
+        return show(target_of(args), args.board, as_json=as_json(args))
+    if recorded:
+        from cli.console_recorded import Wanted, show_lines
+
+        wanted = Wanted(args.boot, args.since, args.grep)
+        return show_lines(target_of(args), args.board, wanted, times=args.times, as_json=as_json(args))
+    from cli.console_live import Attach, attach
+
+    how = Attach(args.board, args.address, args.token, watch=args.watch, take=args.take, for_s=args.for_s)
+    return attach(target_of(args), how)
+
+
+CONSOLE = Command(
+    "a board's console: live, or what is recorded of it",
+    "'boardhand console BOARD' connects the terminal with the board's serial console. Many may read; the first who\n"
+    "types writes, until he leaves or types nothing for a while, or another takes his place. Ctrl-] then\n"
+    "  .  leave              r  cycle the board's power        w  take the writer's place      ?  help\n"
+    "  b  send break         s  how the console is             g  give the writer's place up   Ctrl-]  itself\n"
+    "Without a terminal, standard input is typed and the console printed, until Ctrl-C or --for-s.\n\n"
+    "With --boot, --since or --grep it prints from the recording; secrets of netboot are never in it.\n"
+    'JSON lines: {at, line} or {at, note}; with --boots {"boots": [{number, began, bytes}]}.',
+    _options,
+    _run,
+)

@@ -1,0 +1,144 @@
+"""Chromium over a whole broker with its page; boards and agents behind it speak the contract."""
+
+import asyncio
+import json
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.broker.live import BrokerProcess, LiveFarm, Server, free_port
+from tests.broker.test_web import token_for
+
+PATIENCE_S = 30.0
+NAMES = ("attic-pi", "bone", "cubie", "imx8", "pi4-2", "pi5", "rock5", "visionfive")
+
+
+class FarmThread:
+    """The farm double on an event loop of its own, so that a test may wait for the browser."""
+
+    def __init__(self, port: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.farm = self.run(self._enter(port))
+
+    async def _enter(self, port: int) -> LiveFarm:
+        return await LiveFarm(port, NAMES).__aenter__()
+
+    def run(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
+
+    def close(self) -> None:
+        self.run(self.farm.__aexit__())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+class Page:
+    """One browser with its window on the page."""
+
+    def __init__(self, driver: webdriver.Chrome, base: str) -> None:
+        self.driver, self.base = driver, base
+
+    def until(self, what: str, found: Callable[[], object]):
+        waiting = WebDriverWait(self.driver, PATIENCE_S, poll_frequency=0.05, ignored_exceptions=(Exception,))
+        try:
+            return waiting.until(lambda _driver: found(), what)
+        except TimeoutException:
+            shown = self.driver.find_element(By.TAG_NAME, "body").text
+            raise AssertionError(f"waited in vain for {what}; the page shows:\n{shown}") from None
+
+    def text(self, css: str) -> str:
+        return self.driver.find_element(By.CSS_SELECTOR, css).text
+
+    def shows(self, css: str, text: str) -> None:
+        self.until(f"{text!r} in {css}", lambda: text in self.text(css))
+
+    def button(self, label: str):
+        wanted = f"//button[normalize-space()='{label}']"
+        return self.until(f"button {label}", lambda: self.driver.find_element(By.XPATH, wanted))
+
+    def press(self, label: str) -> None:
+        """Click a button that news from the farm may draw anew in that very moment."""
+        wanted = f"//button[normalize-space()='{label}']"
+
+        def clicked() -> bool:
+            self.driver.find_element(By.XPATH, wanted).click()
+            return True
+
+        self.until(f"button {label}", clicked)
+
+    def go(self, view: str) -> None:
+        self.driver.get(f"{self.base}/#/{view}")
+
+    def log_in(self, token: str) -> None:
+        self.driver.get(self.base)
+        field = self.until("the token's field", lambda: self.driver.find_element(By.ID, "token"))
+        field.send_keys(token)
+        self.button("Log in").click()
+        self.shows("#line", "Live")
+
+    def console_errors(self, *expected: str) -> list[str]:
+        """What the browser complains of, but answers with these status codes: it logs each refusal as an error."""
+        found = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        return [message for message in found if not any(f"status of {code}" in message for code in expected)]
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory):
+    folder: Path = tmp_path_factory.mktemp("farm")
+    tokens = folder / "tokens.toml"
+    known = {name: token_for(tokens, name, role) for name, role in (("alice", "user"), ("olga", "operator"))}
+    server = Server(folder)
+    asyncio.run(server.start())
+    broker = BrokerProcess(folder, server.port, idle_s=0)
+    port = free_port()
+    with broker.settings.open("a") as settings:
+        settings.write(f'[web]\nport = {port}\ntokens = "{tokens}"\n')
+    thread = FarmThread(server.port)
+    try:
+        broker.start()
+        yield thread, known, f"http://127.0.0.1:{port}"
+    finally:
+        broker.cleanup()
+        thread.close()
+        server.stop()
+
+
+@pytest.fixture
+def page(farm):
+    _, known, base = farm
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    # Chromium's sandbox needs user namespaces, which containers often lack; the page under test is our own.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    found = Page(driver, base)
+    found.tokens = known
+    try:
+        _wait_for(base)
+        yield found
+    finally:
+        driver.quit()
+
+
+def _wait_for(base: str) -> None:
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(f"{base}/api/openapi.json", timeout=5) as answer:  # noqa: S310  # our own
+                json.load(answer)
+                return
+        except OSError:
+            threading.Event().wait(0.05)
+    raise AssertionError("the page did not come up")
