@@ -33,10 +33,11 @@ class FileChangedError(OSError):
 
 
 class PacketFile:
-    """Packets of one file. `size` is fixed when it is opened; `stride` is a packet's octets, header included."""
+    """Packets of one file. `size` is fixed when it is opened; `stride` is a packet's octets, header included. `fd` is
+    the open file of all its transfers together, which the cache closes after the last one; -1 for none."""
 
-    __slots__ = ("_block_bytes", "_data", "_key", "_mtime_ns", "_rollover", "chunk_blocks", "chunks", "size", "stride",
-                 "users")  # fmt: skip
+    __slots__ = ("_data", "_key", "_mtime_ns", "block_bytes", "chunk_blocks", "chunks", "fd", "rollover", "size",
+                 "stride", "users")  # fmt: skip
 
     def __init__(
         self, size: int, block_bytes: int, rollover: int, *, key: _Key | None, mtime_ns: int, data: bytes | None = None
@@ -44,11 +45,12 @@ class PacketFile:
         self.size = size
         self.stride = HEAD_BYTES + block_bytes
         self.users = 0
+        self.fd = -1
         self.chunks: dict[int, memoryview] = {}
         blocks = CHUNK_BYTES // self.stride
         self.chunk_blocks = min(blocks - blocks % _ALIGN_BLOCKS, _MAX_BLOCKS) if blocks >= _ALIGN_BLOCKS else 8
-        self._block_bytes = block_bytes
-        self._rollover = rollover
+        self.block_bytes = block_bytes
+        self.rollover = rollover
         self._key = key
         self._mtime_ns = mtime_ns
         self._data = data
@@ -65,7 +67,7 @@ class PacketFile:
             FileChangedError: the file is not as it was when it was opened.
             OSError: it cannot be read.
         """
-        block, stride = self._block_bytes, self.stride
+        block, stride = self.block_bytes, self.stride
         total = self.size // block + 1
         before = index * self.chunk_blocks
         count = min(self.chunk_blocks, total - before)
@@ -87,7 +89,7 @@ class PacketFile:
     def _write_heads(self, packets: memoryview, first: int, count: int) -> None:
         """All heads by four strided copies: a loop over blocks would cost as much as sending them."""
         numbers = range(first, first + count)
-        if self._rollover and first + count > 65536:
+        if self.rollover and first + count > 65536:
             wired = [n if n < 65536 else (n - 1) % 65535 + 1 for n in numbers]
         else:
             wired = [n & 0xFFFF for n in numbers]
@@ -164,6 +166,9 @@ class PacketCache:
         file.users -= 1
         if file.users:
             return
+        if file.fd >= 0:
+            os.close(file.fd)
+            file.fd = -1
         if file.key is None or self._files.get(file.key) is not file:
             for index in file.chunks:
                 self.used_bytes -= self._recent.pop((file, index))

@@ -6,8 +6,8 @@ import socket
 import struct
 
 from netboot.tftp_packet import MAX_REQUEST_BYTES
-from netboot.tftp_session import Peer
 from netboot.tftp_settings import WorkerSettings
+from netboot.tftp_socket import Peer
 
 _IP_PKTINFO = 8  # linux/in.h
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50  # linux/in6.h

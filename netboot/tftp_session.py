@@ -9,30 +9,25 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from typing import NamedTuple, Self
 
 from netboot.tftp_cache import PacketFile
 from netboot.tftp_packet import (
     ERROR_UNDEFINED,
-    IP6_UDP_TFTP_BYTES,
-    IP_UDP_TFTP_BYTES,
     Negotiated,
     Request,
     encode_ack,
     encode_error,
     encode_oack,
-    negotiate,
 )
 from netboot.tftp_pump import NOT_SENT, READ, Pump, Report
+from netboot.tftp_socket import Peer
 from netboot.tftp_source import Source
 from netboot.tftp_transfer import Outcome, Span, Transfer
-
-Peer = tuple[str, int] | tuple[str, int, int, int]
 
 _TALK_BYTES = 256  # this keeps the text of most ERRORs: they come in answer to the OACK
 _ACK_BYTES = 8  # afterwards: a small read costs 6 % less CPU in all, and of a late ERROR only the code is told
 _SEND_BUFFER_BYTES = 208 * 1024  # Linux' default
-_IP_MTU = 14  # linux/in.h
-_IPV6_MTU = 24  # linux/in6.h
 _UDP_SEGMENT = 103  # linux/udp.h
 _MAX_SEGMENTS = 64  # the least limit of any kernel
 _MAX_SEND_BYTES = 65507  # what one UDP datagram over IPv4 could hold bounds all segments together
@@ -40,34 +35,6 @@ _NO_SEGMENTS = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROT
 _NO_PACKETS = memoryview(b"")
 _read, _write = os.read, os.write
 _PASSING = frozenset({errno.ENOBUFS, errno.EPERM, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
-
-
-def open_peer_socket(local: str, peer: Peer, interface: str | None) -> socket.socket:
-    """A non-blocking UDP socket from the address `local`, connected to `peer`.
-
-    Raises:
-        OSError: there is no route to the client, or no descriptor left.
-    """
-    sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        if interface:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-        sock.bind((local, 0, 0, peer[3]) if len(peer) == 4 else (local, 0))
-        sock.connect(peer)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def send_error(local: str, peer: Peer, interface: str | None, code: int, message: str) -> None:
-    """Refuse a request, from a port of its own as RFC 1350 wants it. A refusal that cannot be sent is lost."""
-    try:
-        with open_peer_socket(local, peer, interface) as sock:
-            sock.send(encode_error(code, message))
-    except OSError:
-        return
 
 
 class Asked:
@@ -83,17 +50,29 @@ class Asked:
         self.at = at
 
 
+class Origin(NamedTuple):
+    """Where a session comes from: the question to the parent, and since when, in monotonic s. A repetition of the
+    request is known by `request_hash`, 32 bits: a request takes half a kilobyte."""
+
+    number: int
+    request_hash: int
+    peer: Peer
+    started: float
+
+
 class Session:
-    """Socket, file and transfer of one request that was answered. `number` is the question to the parent."""
+    """Socket, file and transfer of one request that was answered.
+
+    Args:
+        source: the file, opened for its block size as `packets`.
+        oack: the first packet; empty where no option was agreed upon, or once it was answered.
+    """
 
     __slots__ = (
         "_at_once",
-        "_burst_bytes",
         "_fd",
         "_first",
         "_last",
-        "_oack",
-        "_packets",
         "_pump",
         "_pumped",
         "_receive_bytes",
@@ -101,6 +80,8 @@ class Session:
         "_source",
         "_view",
         "number",
+        "oack",
+        "packets",
         "peer",
         "problem",
         "request_hash",
@@ -112,6 +93,34 @@ class Session:
     def __init__(
         self,
         *,
+        origin: Origin,
+        sock: socket.socket,
+        source: Source,
+        packets: PacketFile,
+        oack: bytes,
+        transfer: Transfer,
+        pump: Pump | None,
+    ) -> None:
+        self.number, self.request_hash, self.peer, self.started = origin
+        self.sock = sock
+        self._fd = sock.fileno()
+        self.problem = ""
+        self.oack = oack
+        self._source = source
+        self.packets = packets
+        self._view = _NO_PACKETS
+        self._first, self._last = 1, 0
+        self._receive_bytes = _TALK_BYTES if transfer.base <= 0 else _ACK_BYTES
+        self._segmented: bool | None = None  # not known
+        self._pump = pump
+        self._pumped = False
+        self._at_once = max(1, min(transfer.window, _MAX_SEGMENTS, _MAX_SEND_BYTES // packets.stride))
+        self.transfer = transfer
+
+    @classmethod
+    def begin(
+        cls,
+        *,
         asked: Asked,
         sock: socket.socket,
         source: Source,
@@ -119,30 +128,15 @@ class Session:
         now: float,
         rollover: int = 0,
         pump: Pump | None = None,
-    ) -> None:
-        self.number = asked.number
-        self.request_hash = hash(asked.request)  # all that a repetition is known by; a request takes half a kilobyte
-        self.peer = asked.peer
-        self.sock = sock
-        self._fd = sock.fileno()
-        self.started = now
-        self.problem = ""
-        self._oack = encode_oack(negotiated.accepted) if negotiated.accepted else b""
-        self._source = source
-        self._packets: PacketFile = source.open(negotiated.block_bytes, rollover)
-        self._view = _NO_PACKETS
-        self._first, self._last = 1, 0
-        self._receive_bytes = _TALK_BYTES
-        self._segmented = False
-        self._pump = pump
-        self._pumped = False
-        window, stride = negotiated.window, self._packets.stride
-        self._at_once = max(1, min(window, _MAX_SEGMENTS, _MAX_SEND_BYTES // stride))
-        self._burst_bytes = stride * window
-        if 2 * self._burst_bytes > _SEND_BUFFER_BYTES:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * self._burst_bytes)
-        self.transfer = Transfer(
-            size=self._packets.size,
+    ) -> Self:
+        """The session of a new transfer."""
+        packets = source.open(negotiated.block_bytes, rollover)
+        window = negotiated.window
+        burst_bytes = packets.stride * window
+        if 2 * burst_bytes > _SEND_BUFFER_BYTES:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * burst_bytes)
+        transfer = Transfer(
+            size=packets.size,
             block_bytes=negotiated.block_bytes,
             window=window,
             with_oack=bool(negotiated.accepted),
@@ -150,6 +144,27 @@ class Session:
             timeout_s=negotiated.timeout_s,
             rollover=rollover,
         )
+        session = cls(
+            origin=Origin(asked.number, hash(asked.request) & 0xFFFFFFFF, asked.peer, now),
+            sock=sock,
+            source=source,
+            packets=packets,
+            oack=encode_oack(negotiated.accepted) if negotiated.accepted else b"",
+            transfer=transfer,
+            pump=pump,
+        )
+        session._segmented = False
+        return session
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing happens before a packet comes or the transfer's deadline, so that it can `let_go`."""
+        transfer = self.transfer
+        return not (self._pumped or transfer.in_lane() or transfer.pacing) and transfer.outcome is None
+
+    def let_go(self) -> None:
+        """Leave socket and file open for who makes this session again."""
+        self.sock.detach()
 
     def start(self, now: float) -> None:
         """Send the first packets."""
@@ -260,7 +275,7 @@ class Session:
         try:
             if span.first == 0:
                 self._segments(on=False)  # an OACK longer than a packet of DATA would be taken apart
-                self.sock.send(self._oack)
+                self.sock.send(self.oack)
             else:
                 self._emit(span.first, span.last)
         except OSError as error:
@@ -268,7 +283,7 @@ class Session:
 
     def _emit(self, first: int, last: int) -> None:
         """Send blocks `first` to `last`, as many at once as the kernel takes."""
-        stride = self._packets.stride
+        stride = self.packets.stride
         if self._at_once > 1:
             self._segments(on=True)
         while first <= last:
@@ -291,7 +306,7 @@ class Session:
         if pump is None:
             transfer.open_lane(self._lane(block))
             return
-        size, start = transfer.window * self._packets.stride, (block - self._first) * self._packets.stride
+        size, start = transfer.window * self.packets.stride, (block - self._first) * self.packets.stride
         awaited = transfer.wire_number(block - 1)
         if pump.open(self._fd, self._view, start, size, awaited, transfer.window, transfer.sent_at):
             self._pumped = True
@@ -299,7 +314,7 @@ class Session:
 
     def _lane(self, block: int) -> Iterator[tuple[memoryview, bytes]]:
         """The full windows of full blocks from `block` on that are in this chunk, and their ACKs."""
-        window, stride, view = self.transfer.window, self._packets.stride, self._view
+        window, stride, view = self.transfer.window, self.packets.stride, self._view
         last = min(self._last, self.transfer.total)
         ends = range(block + window - 1, last + 1, window)
         size = window * stride
@@ -310,7 +325,7 @@ class Session:
 
     def _load(self, block: int) -> None:
         """Have the chunk that `block` is in."""
-        packets = self._packets
+        packets = self.packets
         index = (block - 1) // packets.chunk_blocks
         self._view = self._source.chunk(packets, index)
         self._first = index * packets.chunk_blocks + 1
@@ -320,7 +335,7 @@ class Session:
         if on == self._segmented:
             return
         try:
-            self.sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, self._packets.stride if on else 0)
+            self.sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, self.packets.stride if on else 0)
         except OSError:
             self._at_once = 1  # a kernel without it
         else:
@@ -349,23 +364,3 @@ class Session:
             self.sock.send(encode_error(ERROR_UNDEFINED, self.problem))
         except OSError:
             return
-
-
-def route_mtu(sock: socket.socket, limit_bytes: int) -> int:
-    """The MTU towards the connected peer, at most `limit_bytes`."""
-    level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if sock.family == socket.AF_INET6 else (socket.IPPROTO_IP, _IP_MTU)
-    try:
-        return min(sock.getsockopt(level, option), limit_bytes)
-    except OSError:
-        return limit_bytes
-
-
-def agreed(request: Request, size: int, sock: socket.socket, mtu_limit_bytes: int, max_window: int) -> Negotiated:
-    """The options of `request` on the route of `sock`."""
-    return negotiate(
-        request,
-        size=size,
-        mtu_bytes=route_mtu(sock, mtu_limit_bytes),
-        max_window=max_window,
-        head_bytes=IP6_UDP_TFTP_BYTES if sock.family == socket.AF_INET6 else IP_UDP_TFTP_BYTES,
-    )

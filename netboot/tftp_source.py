@@ -12,17 +12,22 @@ MAX_NETASCII_BYTES = 4 << 20  # converted in memory; text files are small
 
 
 class Source:
-    """A file for one transfer, closed by `close`. `size` is known at once, packets after `open`, when the block size
-    is agreed upon."""
+    """A file for one transfer, given back by `close`. `size` is known at once, packets after `open`, when the block
+    size is agreed upon; or it was opened before, for the same transfer, as `packets`."""
 
     __slots__ = ("_cache", "_data", "_fd", "packets", "size")
 
-    def __init__(self, cache: PacketCache, *, fd: int = -1, data: bytes | None = None) -> None:
+    def __init__(
+        self, cache: PacketCache, *, fd: int = -1, data: bytes | None = None, packets: PacketFile | None = None
+    ) -> None:
         self._cache = cache
         self._fd = fd
         self._data = data
-        self.size = os.fstat(fd).st_size if data is None else len(data)
-        self.packets: PacketFile | None = None
+        self.packets = packets
+        if packets is not None:
+            self.size = packets.size
+        else:
+            self.size = os.fstat(fd).st_size if data is None else len(data)
 
     def open(self, block_bytes: int, rollover: int) -> PacketFile:
         """The packets for this block size.
@@ -34,6 +39,11 @@ class Source:
             self.packets = self._cache.open_bytes(self._data, block_bytes, rollover)
         else:
             self.packets = self._cache.open_file(self._fd, block_bytes, rollover)
+            if self.packets.fd < 0:
+                self.packets.fd = self._fd
+            else:
+                os.close(self._fd)  # it is the same file
+            self._fd = -1
         if self.packets.size != self.size:
             raise FileChangedError("the file was changed while it was being opened")
         return self.packets
@@ -45,7 +55,7 @@ class Source:
             FileChangedError: the file is no longer the one that was opened.
             OSError: it cannot be read.
         """
-        return self._cache.chunk(packets, index, self._fd)
+        return self._cache.chunk(packets, index, packets.fd)
 
     def read(self) -> bytes:
         """All of it, for a conversion.
@@ -56,7 +66,7 @@ class Source:
         return self._data if self._data is not None else os.pread(self._fd, self.size, 0)
 
     def close(self) -> None:
-        """Close the file."""
+        """Give the file back."""
         if self.packets is not None:
             self._cache.release(self.packets)
             self.packets = None

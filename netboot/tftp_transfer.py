@@ -84,10 +84,10 @@ class Transfer:
     """
 
     __slots__ = (
-        "_base_rto_s", "_burst", "_clean", "_collapses", "_doubtful", "_gap_s", "_guarded", "_lane", "_last", "_losses",
+        "_base_rto_s", "_burst", "_clean", "_collapses", "_doubtful", "_gap_s", "_guarded", "_lane", "_losses",
         "_max_rto_s", "_min_rto_s", "_modulus", "_progress_at", "_resent_window", "_restarted_at", "_rto_s",
-        "_rttvar_s", "_samples", "_srtt_s", "_tries", "awaited", "base", "block_bytes", "client_error",
-        "deadline", "heard", "ignored", "outcome", "resent", "rollover", "sent", "sent_at", "size", "total", "window",
+        "_rttvar_s", "_samples", "_srtt_s", "awaited", "base", "block_bytes", "client_error", "deadline", "heard",
+        "ignored", "last", "outcome", "resent", "rollover", "sent", "sent_at", "size", "total", "tries", "window",
     )  # fmt: skip
 
     def __init__(
@@ -121,7 +121,7 @@ class Transfer:
         self._collapses = 0
         self._srtt_s = 0.0
         self._rttvar_s = 0.0
-        self._tries = 0
+        self.tries = 0
         self._guarded = 0
         self._resent_window = self._doubtful = False
         self.sent_at = self._progress_at = now
@@ -130,7 +130,7 @@ class Transfer:
         self._lane = _NO_LANE
         self._burst = window
         self._gap_s = MIN_GAP_S
-        self._last = self.base
+        self.last = self.base
         self._losses = self._clean = 0
         self.awaited = b""
 
@@ -158,14 +158,14 @@ class Transfer:
     @property
     def pacing(self) -> bool:
         """Whether a part of the window waits for its turn: `deadline` is then near."""
-        return self.sent < self._last and self.outcome is None
+        return self.sent < self.last and self.outcome is None
 
     @property
     def steady(self) -> bool:
         """Whether a lane may be opened: nothing is being repeated, and the round trip is known."""
         if self._resent_window or self._samples < STEADY_SAMPLES or self._burst < self.window:
             return False
-        return self.sent == self._last and not (self.rollover and self.total > 65535)
+        return self.sent == self.last and not (self.rollover and self.total > 65535)
 
     def open_lane(self, lane: Lane) -> None:
         """The fast lane: full windows that follow `sent`, each as it leaves and with the ACK that then is awaited."""
@@ -206,9 +206,9 @@ class Transfer:
     def _catch_up(self) -> None:
         """Count what left by the lane."""
         awaited = self.awaited
-        steps = ((awaited[2] << 8 | awaited[3]) - self._last) & 0xFFFF if self._lane is not _NO_LANE else 0
+        steps = ((awaited[2] << 8 | awaited[3]) - self.last) & 0xFFFF if self._lane is not _NO_LANE else 0
         if steps:
-            self.sent = self._last = self._last + steps
+            self.sent = self.last = self.last + steps
             self.base = self.sent - self.window
             self._progress_at = self.sent_at
             self.deadline = self.sent_at + self._rto_s
@@ -219,7 +219,7 @@ class Transfer:
         if self.outcome is not None:
             return None
         self._catch_up()
-        if data == self.awaited and self.sent == self._last:
+        if data == self.awaited and self.sent == self.last:
             return self._advance(self.sent, now)
         parts = head(data)
         if parts is not None and parts[0] == ACK:
@@ -237,16 +237,16 @@ class Transfer:
         self._catch_up()
         if self.outcome is not None or now < self.deadline:
             return None
-        if self.sent < self._last:
+        if self.sent < self.last:
             return self._next_burst(now)
         silent_s = now - self._progress_at
         if self.heard and self.sent == self.total and silent_s >= QUIET_END_S:
             self.outcome = Outcome.COMPLETE
             return None
-        if silent_s >= GIVE_UP_S or self._tries >= MAX_TRIES:
+        if silent_s >= GIVE_UP_S or self.tries >= MAX_TRIES:
             self.outcome = Outcome.TIMED_OUT
             return None
-        self._tries += 1
+        self.tries += 1
         self._rto_s = min(self._rto_s * 2, self._max_rto_s)
         self._window_lost()
         return self._resend(now)
@@ -294,14 +294,14 @@ class Transfer:
     def _advance(self, block: int, now: float) -> Span | None:
         if not self._resent_window:  # Karn: an ACK of something sent twice measures nothing
             self._measure(now - self.sent_at)
-        elif self._tries and self._collapses < MAX_COLLAPSES:
+        elif self.tries and self._collapses < MAX_COLLAPSES:
             self._collapses += 1
             self._rto_s = self._base_rto_s
         self.heard = True
         self.base = block
         self._lane = _NO_LANE
-        self._doubtful = self._tries > 0
-        self._tries = 0
+        self._doubtful = self.tries > 0
+        self.tries = 0
         self._guarded = 0
         self._progress_at = now
         if block >= self.total:
@@ -356,7 +356,7 @@ class Transfer:
 
     def _send_window(self, now: float) -> Span:
         first = self.base + 1
-        self._last = last = 0 if first == 0 else min(self.base + self.window, self.total)
+        self.last = last = 0 if first == 0 else min(self.base + self.window, self.total)
         self.sent = sent = min(last, self.base + self._burst) if self._burst < self.window else last
         self.awaited = _pack_ack(_ACK_WORD | self.wire_number(last))
         self.sent_at = now
@@ -371,8 +371,8 @@ class Transfer:
     def _extend(self, now: float) -> Span | None:
         """The client counts its window from `base` on: send what that adds, or it waits for it and we for its ACK."""
         first, last = self.sent + 1, min(self.base + self.window, self.total)
-        pacing = self.sent < self._last
-        self._last = last
+        pacing = self.sent < self.last
+        self.last = last
         self.awaited = _pack_ack(_ACK_WORD | self.wire_number(last))
         if pacing:
             return None
@@ -382,8 +382,8 @@ class Transfer:
 
     def _next_burst(self, now: float) -> Span | None:
         first = self.sent + 1
-        self.sent = sent = min(self._last, self.sent + self._burst)
-        self.deadline = now + (self._gap_s if sent < self._last else self._rto_s)
+        self.sent = sent = min(self.last, self.sent + self._burst)
+        self.deadline = now + (self._gap_s if sent < self.last else self._rto_s)
         return self._counted(Span(first, sent), sent - first + 1 if self._resent_window else 0)
 
     def _resend(self, now: float) -> Span | None:

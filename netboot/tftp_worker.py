@@ -40,8 +40,10 @@ from netboot.tftp_packet import (
     parse_request,
 )
 from netboot.tftp_pump import Pump, PumpMissingError, make_waiting
-from netboot.tftp_session import Asked, Peer, Session, agreed, open_peer_socket, send_error
+from netboot.tftp_session import Asked, Session
+from netboot.tftp_sessions import Sessions
 from netboot.tftp_settings import WorkerSettings
+from netboot.tftp_socket import Peer, agreed, open_peer_socket, send_error
 from netboot.tftp_source import Opener, Source
 from netboot.tftp_timing import MIN_GAP_S, MIN_RTO_S
 
@@ -65,10 +67,10 @@ class Worker:
         self._events, self._pump_why = make_waiting(settings.pump, self._epoll, PUMP_PATH)
         self._pump = self._events if isinstance(self._events, Pump) else None
         self._listeners = {sock.fileno(): sock for sock in open_listeners(settings)}
-        self._opener = Opener(PacketCache(settings.cache_bytes))
+        cache = PacketCache(settings.cache_bytes)
+        self._opener = Opener(cache)
         self._limits = RequestLimits(settings.requests_per_s)
-        self._sessions: dict[int, Session] = {}
-        self._by_peer: dict[Peer, Session] = {}
+        self._sessions = Sessions(cache, self._pump)
         self._asked: dict[Peer, Asked] = {}
         self._asked_by_number: dict[int, Asked] = {}
         self._waiting: dict[Peer, Asked] = {}
@@ -86,20 +88,26 @@ class Worker:
             self._epoll.register(fd, select.EPOLLIN)
         port = next(iter(self._listeners.values())).getsockname()[1]
         link.send(ready=port, pump=self._events.name, pump_why=self._pump_why)
-        wait, sessions, clock = self._events.run, self._sessions, time.monotonic
+        wait, awake, clock = self._events.run, self._sessions.awake, time.monotonic
         while not link.closed:
             if link.wants_to_write != self._writing:
                 self._watch_link()
             events = wait(self._next_scan)
             now = clock()
             for fd, report in events:
-                session = sessions.get(fd)
+                session = awake.get(fd) or self._woken(fd, now)
                 if session is None:
                     self._other(fd, now)
                 elif session.readable(now) if report is None else session.handed_up(report, now):
                     self._attend(session, now)
             if now >= self._next_scan:
                 self._scan(now)
+
+    def _woken(self, fd: int, now: float) -> Session | None:
+        session = self._sessions.wake(fd)
+        if session is not None:
+            self._next_scan = min(self._next_scan, now + MIN_RTO_S)
+        return session
 
     def _attend(self, session: Session, now: float) -> None:
         if session.ended:
@@ -162,11 +170,14 @@ class Worker:
             if asked.request == request:
                 return True
             self._forget(asked)
-        session = self._by_peer.get(peer)
+        session = self._sessions.of(peer)
         if session is None:
             return False
-        if session.request_hash == hash(request) and (not session.transfer.heard or now - session.started < REPEAT_S):
+        if session.request_hash == hash(request) & 0xFFFFFFFF and (
+            not session.transfer.heard or now - session.started < REPEAT_S
+        ):
             session.repeat_start(now)
+            self._settle(session, now)
             self._counters["repeated_requests"] += 1
             return True
         session.abandon()  # U-Boot uses a port again for its next file
@@ -268,7 +279,7 @@ class Worker:
         sock = None
         try:
             sock = open_peer_socket(asked.local, asked.peer, settings.interface)
-            session = Session(
+            session = Session.begin(
                 asked=asked,
                 sock=sock,
                 source=source,
@@ -286,24 +297,26 @@ class Worker:
             size = session.transfer.block_bytes
             told = {"block": size, "client": asked.peer[0], "path": asked.request.path}
             self._link.send(too_long=session.transfer.total, **told)
-        self._sessions[sock.fileno()] = session
-        self._by_peer[asked.peer] = session
+        self._sessions.add(session)
         self._per_client[asked.peer[0]] += 1
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         session.start(now)
         self._counters["begun"] += 1
+        self._settle(session, now)
+
+    def _settle(self, session: Session, now: float) -> None:
+        """After its first packets or its timer."""
         self._next_scan = min(self._next_scan, max(session.transfer.deadline, now + SCAN_S))
         if session.ended:
             self._end(session, now)
+        else:
+            self._sessions.settle(session, now)
 
     # --- the end ---
 
     def _end(self, session: Session, now: float) -> None:
-        fd = session.sock.fileno()
-        self._epoll.unregister(fd)
-        del self._sessions[fd]
-        if self._by_peer.get(session.peer) is session:
-            del self._by_peer[session.peer]
+        self._epoll.unregister(session.sock.fileno())
+        self._sessions.remove(session)
         self._release(session.peer[0])
         transfer = session.transfer
         self._counters["resent_blocks"] += transfer.resent
@@ -328,15 +341,15 @@ class Worker:
         for asked in [asked for asked in self._asked.values() if now - asked.at >= ASK_TIMEOUT_S]:
             self._forget(asked)
             self._counters["unanswered_questions"] += 1
-        for session in [s for s in self._sessions.values() if s.transfer.deadline <= now]:
+        for session in self._sessions.due(now):
             session.timer(now)
-            if session.ended:
-                self._end(session, now)
-        times = [session.transfer.deadline for session in self._sessions.values()]
+            self._settle(session, now)
+        self._sessions.settle_unheard(now)
+        times = self._sessions.deadlines()
         times += [asked.at + ASK_TIMEOUT_S for asked in self._asked.values()]
-        if self._sessions:
+        if self._sessions.awake:
             times.append(now + MIN_RTO_S)  # an ACK may have brought a deadline nearer since
-        step_s = MIN_GAP_S if any(session.transfer.pacing for session in self._sessions.values()) else SCAN_S
+        step_s = MIN_GAP_S if any(session.transfer.pacing for session in self._sessions.awake.values()) else SCAN_S
         self._next_scan = max(min(times, default=float("inf")), now + step_s)
 
 
@@ -356,7 +369,7 @@ def main() -> int:
         return 0
     settings = WorkerSettings(first)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each transfer has a socket and a file
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each transfer has a socket, each file a descriptor
     try:
         worker = Worker(link, settings)
     except OSError as error:

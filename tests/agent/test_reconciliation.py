@@ -155,6 +155,15 @@ def test_three_failures_in_a_row_and_what_must_never_go_off(bench: Bench, pdu: P
     assert pdu.tell(do="state")["on"]["3"] is True
     bench.publish("boardhand/board/stays/power/set", '{"power":"off","id":"forced","force":true}')
     assert heard.wait(result_of("stays", "forced"))["payload"]["power"] == "off"
+    lease = {"holder": "alice", "token": 3, "expires": "2999-01-01T00:00:00Z"}
+    bench.publish("boardhand/board/stays/lease", json.dumps(lease), "-r")
+    bench.publish("boardhand/board/stays/power/set", '{"power":"on","id":"over","force":true}')
+
+    def forced(message):
+        details = {"forced": "on", "held_by": "alice", "power": "off"}
+        return message["topic"] == "boardhand/event/stays" and message["payload"]["details"] == details
+
+    heard.wait_all(result_of("stays", "over"), forced)
 
 
 def test_what_the_outlets_measure_is_told_and_can_be_asked_for(bench: Bench) -> None:

@@ -264,7 +264,7 @@ def test_without_udp_segment_windows_leave_packet_by_packet(segments):
         client.connect(sock.getsockname())
         if not segments:
             sock.setsockopt(socket.SOL_SOCKET, 11, 1)  # SO_NO_CHECK
-        session = Session(
+        session = Session.begin(
             asked=Asked(1, Request(READ, "f", "octet"), client.getsockname(), "127.0.0.1", 0.0),
             sock=sock,
             source=Source(PacketCache(1 << 20), data=data),
@@ -298,7 +298,7 @@ def test_a_client_that_answers_at_once_does_not_keep_others_waiting():
         sock.bind(("127.0.0.1", 0))
         sock.connect(client.getsockname())
         client.connect(sock.getsockname())
-        session = Session(
+        session = Session.begin(
             asked=Asked(1, Request(READ, "f", "octet"), client.getsockname(), "127.0.0.1", 0.0),
             sock=sock,
             source=Source(PacketCache(1 << 20), data=bytes(100_000)),

@@ -18,6 +18,7 @@ from netboot.tftp_packet import READ, Negotiated, Request, encode_error
 from netboot.tftp_pump import BATCH, NOT_SENT, READ_FAILED, Pump, PumpMissingError, Turns, make_waiting
 from netboot.tftp_pump import READ as WAS_READ
 from netboot.tftp_session import Asked, Session
+from netboot.tftp_sessions import Sessions
 from netboot.tftp_source import Source
 
 LIBRARY = os.environ.get("BOARDHAND_TEST_PUMP") or str(build.LIBRARY)
@@ -47,15 +48,18 @@ class Server:
         self.epoll = stack.enter_context(select.epoll())
         self.epoll.register(sock.fileno(), select.EPOLLIN)
         self.pump = Pump(self.epoll, LIBRARY) if pumped else None
-        self.session = Session(
+        cache = PacketCache(1 << 20)
+        self.sessions = Sessions(cache, self.pump)
+        self.session = Session.begin(
             asked=Asked(1, Request(READ, "f", "octet"), self.client.getsockname(), "127.0.0.1", 0.0),
             sock=sock,
-            source=Source(PacketCache(1 << 20), data=data),
+            source=Source(cache, data=data),
             negotiated=Negotiated(BLOCK, window, None, (("windowsize", str(window)),) if oack else ()),
             now=0.0,
             rollover=rollover,
             pump=self.pump,
         )
+        self.sessions.add(self.session)
         self.session.start(0.0)
         self.in_pump = 0
 
@@ -75,6 +79,12 @@ class Server:
                     self.session.handed_up(report, now)
         if not self.session.ended and self.session.transfer.deadline <= now:
             self.session.timer(now)
+
+    def as_a_row(self):
+        """Wait as a row, and no longer."""
+        fd = self.session.sock.fileno()
+        self.sessions.park(self.session)
+        self.session = self.sessions.wake(fd)
 
     def replies(self):
         found = []
@@ -99,6 +109,7 @@ STEPS = st.one_of(
     st.tuples(st.just("raw"), st.binary(max_size=12), st.just(0.001)),
     st.tuples(st.just("padded"), st.integers(-1, 1), st.just(0.001)),
     st.tuples(st.just("wait"), st.just(0), st.sampled_from([0.01, 0.03, 0.2, 5.0])),
+    st.tuples(st.just("row"), st.just(0), st.just(0.001)),
     st.tuples(st.just("again"), st.just(0), st.just(0.001)),
     st.tuples(st.just("error"), st.integers(0, 8), st.just(0.001)),
 )
@@ -140,10 +151,13 @@ def test_same_packets_same_replies(steps, window, blocks, more, oack):
         for kind, value, later in [("many", 12, 0.001), *steps]:
             for _ in range(value if kind == "many" else 1):
                 now += later
+                if kind == "row" and all(server.session.waits for server in servers):
+                    for server in servers:
+                        server.as_a_row()
                 for server in servers:
                     if kind == "again":
                         server.session.repeat_start(now)
-                    elif kind != "wait" and not server.session.ended:
+                    elif kind not in {"wait", "row"} and not server.session.ended:
                         server.client.send(packet(kind, 0 if kind == "many" else value, expected))
                     server.turn(now)
                 replies = [server.replies() for server in servers]
