@@ -1,5 +1,6 @@
 """What the settings say of a board, as it is told to the world."""
 
+from agent.console.desk import address_of
 from agent.settings import AgentSettings
 from wire.payloads import BoardInfo, Registration
 
@@ -18,7 +19,9 @@ def of(settings: AgentSettings, name: str) -> BoardInfo:
             **board.labels,
         },
         feed=board.outlets,
-        console=board.console,
+        console=None
+        if board.console is None
+        else address_of(name, board.console, settings.consoles, settings.agent.state_dir),
         image=board.profile,
     )
 

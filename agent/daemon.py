@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent import board_info, metering, netboot_bridge, own_info
+from agent import board_info, console_bridge, metering, netboot_bridge, own_info
 from agent.board_names import BoardNames
 from agent.boot_records import BootRecorder
 from agent.commands import CommandDesk
@@ -81,6 +81,7 @@ class Agent:
         self.names = BoardNames(self)
         self.hooks = HookDesk(settings.hooks, self.name, self._hook_ran)
         self.netboot = NetbootDesk(settings, self._netboot_event, self._netboot_alerts, lambda: roots_desk(self))
+        self.consoles = console_bridge.desk(self)
         self.session = 0
         self.stopping = False
         self._restored = False
@@ -121,7 +122,7 @@ class Agent:
             for name, board in settings.boards.items()
         }
         self.boots = await BootRecorder.opened(store)
-        self.shelf = Shelf(self.name, self.session, plans, moment(), placed=self.boots.placed)
+        self.shelf = Shelf(self.name, self.session, plans, moment(), placed=self.consoles.placing(self.boots.placed))
         journal = Journal(store, await asyncio.to_thread(kernel_boot_id))
         try:
             self.power = PowerService(
@@ -140,6 +141,7 @@ class Agent:
         self.inbox = Inbox(self)
         self._own(self._apply_for_ever(), "apply")
         self._own(self.boots.run(), "boots")
+        await self.consoles.start()
         await self._restore()
         if self.energy is not None:
             await self.energy.start()
@@ -175,6 +177,7 @@ class Agent:
             self.shelf.unit(board).seq = numbers.get(board, 0)
             power = self.power.last(board)
             self.boots.power(board, power)
+            self.consoles.power(board, power)
             effects.add(self.shelf.restore(board, stored.get(board), power, moment(), interrupted=board in cut_short))
         for finding in findings:
             log.warning("%s", finding.message)
@@ -238,6 +241,7 @@ class Agent:
             state = encode(self._state(Presence.OFFLINE))
             await self.link.stop([Message(self.topics.agent_state(self.name), state, retain=True)])
         await self.netboot.stop()
+        await self.consoles.stop()
         if hasattr(self, "power"):
             await self.boots.close()
             await self.power.close()
@@ -351,6 +355,7 @@ class Agent:
             # What the first read-back means depends on what was stored; `_restore` takes it up.
             return
         self.boots.power(board, power)
+        self.consoles.power(board, power)
         self.submit_if_any(self.shelf.power_read(board, power, moment()))
 
     def _power_unreadable(self, board: str, error: ErrorInfo | None) -> None:

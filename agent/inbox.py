@@ -45,6 +45,7 @@ class Inbox:
         self._handlers = {
             "announce": self._announce,
             "boot": self._boot,
+            "console": agent.consoles.answer,
             "energy": not_metering if agent.energy is None else agent.energy.answer,
             "joining": self._joining,
             "maintenance": self._maintenance,

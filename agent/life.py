@@ -21,6 +21,10 @@ class LifeEvent(StrEnum):
     NETBOOT_SEEN = "DHCP seen"
     BOOT_FILE_SENT = "boot file sent"
     KERNEL_SENT = "kernel sent"
+    BOOTLOADER_SEEN = "boot loader on its console"
+    KERNEL_SEEN = "kernel on its console"
+    RESTART_SEEN = "restart on its console"
+    """A boot loader's banner and a kernel after a system had run: either alone could be text that is printed."""
     ONLINE = "registered and online"
     """The board has proved who it is, and says that it is there."""
     WORK_BEGUN = "work begun"
@@ -44,6 +48,8 @@ _COMING_UP = {
     **_SET_ASIDE,
     _E.BOOT_FILE_SENT: _P.NETBOOT,
     _E.KERNEL_SENT: _P.BOOTING,
+    _E.KERNEL_SEEN: _P.BOOTING,
+    _E.RESTART_SEEN: _P.BOOTING,
     _E.ONLINE: _P.READY,
     _E.BOOT_TIMEOUT: _P.FAULT,
 }
@@ -53,6 +59,7 @@ _UP = {
     # A running board renews its DHCP lease, but only a bootloader fetches boot files: it has rebooted.
     _E.BOOT_FILE_SENT: _P.NETBOOT,
     _E.GONE: _P.STARTING,
+    _E.RESTART_SEEN: _P.BOOTING,
 }
 
 TABLE: dict[Phase, dict[LifeEvent, Phase]] = {
@@ -62,7 +69,7 @@ TABLE: dict[Phase, dict[LifeEvent, Phase]] = {
     _P.STARTING: {**_COMING_UP, _E.NETBOOT_SEEN: _P.NETBOOT},
     _P.NETBOOT: _COMING_UP,
     # The kernel's own DHCP client is heard here too, so DHCP alone does not lead back.
-    _P.BOOTING: _COMING_UP,
+    _P.BOOTING: {**_COMING_UP, _E.BOOTLOADER_SEEN: _P.STARTING},
     _P.READY: {**_UP, _E.WORK_BEGUN: _P.BUSY},
     _P.BUSY: {**_UP, _E.WORK_ENDED: _P.READY},
     _P.FAULT: {

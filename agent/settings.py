@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 
 from agent import hook_settings, netboot_settings, root_settings
 from agent.boot_file_settings import OwnBootFiles
+from agent.console import settings as console_settings
+from agent.console.settings import BoardConsole, ConsolesTable
 from agent.dns_settings import DnsTable
 from agent.hook_settings import HookTable
 from agent.netboot_settings import NetbootTable, ProfileTable
@@ -85,7 +87,7 @@ class BoardTable(OwnBootFiles, Table):
     labgrid_folder: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     """Its folder below `labgrid_tftp`, as in TFTPProvider's `external`; the board's name if not given."""
     labels: dict[str, Label] = Field(default={})
-    console: str | None = None
+    console: BoardConsole | None = None
     boot_timeout_s: float = Field(default=180.0, ge=5, le=7200)
     boot_retries: int = Field(default=1, ge=0, le=10)
     min_off_s: float | None = Field(default=None, ge=0, le=600)
@@ -123,6 +125,7 @@ class AgentSettings(FileSettings):
     dns: DnsTable | None = None
     roots: RootsTable | None = None
     hooks: list[HookTable] = Field(default=[])
+    consoles: ConsolesTable = ConsolesTable()
 
     def feeds(self) -> dict[str, BoardFeed]:
         """What the power service needs to know of each board."""
@@ -157,6 +160,7 @@ def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     yield from netboot_settings.contradictions(settings)
     yield from root_settings.contradictions(settings)
     yield from hook_settings.contradictions(settings.hooks, settings.boards)
+    yield from console_settings.contradictions({name: board.console for name, board in settings.boards.items()})
     if settings.pdu_listener is not None:
         yield from pdu_listener_settings.contradictions(settings.pdu_listener, settings.controllers, settings.boards)
 

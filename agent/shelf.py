@@ -20,6 +20,7 @@ __all__ = ["BoardPlan", "Effects", "Moment", "Shelf", "Unit", "UnknownBoardError
 POWER_ALERT = "power"
 UNREADABLE_ALERT = "unreadable"
 BOOT_ALERT = "boot"
+CONSOLE_ALERT = "console"
 
 
 class UnknownBoardError(KeyError):
@@ -181,6 +182,8 @@ class Shelf:
         if power is Power.OFF:
             unit.boot_id = None
             effects.new_boot.append(board)
+        if power is Power.ON:
+            effects.add(self._clear(board, unit, CONSOLE_ALERT))
         outcomes = unit.life.follow_power(power, moment.monotonic, sleep=unit.sleeping_soon)
         effects.add(self._apply(board, unit, outcomes, moment))
         return effects
@@ -245,6 +248,22 @@ class Shelf:
         effects.add(self._apply(board, unit, unit.life.on(event, moment.monotonic), moment))
         return effects
 
+    def on_console(
+        self, board: str, event: LifeEvent | None, details: dict[str, object], moment: Moment, fault: str | None = None
+    ) -> Effects:
+        """The board's console showed a milestone. `fault` says what is wrong, if that is what it shows."""
+        unit = self.unit(board)
+        effects = Effects(events=[NewEvent(board, EventType.CONSOLE, details)])
+        if unit.power is Power.OFF:
+            # A port that hangs off another supply prints noise, or what was still under way.
+            return effects
+        if fault is not None:
+            effects.add(self._raise(board, unit, CONSOLE_ALERT, fault, moment))
+            effects.add(self._apply(board, unit, unit.life.on(LifeEvent.FAULT, moment.monotonic, fault), moment))
+        elif event is not None:
+            effects.add(self._apply(board, unit, unit.life.on(event, moment.monotonic), moment))
+        return effects
+
     def registered(self, board: str, boot_id: str, details: dict[str, object]) -> Effects:
         """The board has proved that this boot is its own. It is ready when it says that it is online."""
         unit = self.unit(board)
@@ -277,6 +296,7 @@ class Shelf:
             effects.events.append(NewEvent(board, EventType.PRESENCE, {"state": "online"}))
             effects.add(self._apply(board, unit, unit.life.on(LifeEvent.ONLINE, now), moment))
             effects.add(self._clear(board, unit, BOOT_ALERT))
+            effects.add(self._clear(board, unit, CONSOLE_ALERT))
         unit.proved_anew = False
         event = LifeEvent.WORK_ENDED if words.work is None else LifeEvent.WORK_BEGUN
         effects.add(self._apply(board, unit, unit.life.on(event, now, words.work), moment))
@@ -354,6 +374,7 @@ _ADVICE = {
     POWER_ALERT: "look at the controller and the outlet named above, then switch the board again",
     UNREADABLE_ALERT: "look at the controller named above: its power, its cable or network, its credentials",
     BOOT_ALERT: "look at the board's console and network cable, then cycle its power",
+    CONSOLE_ALERT: "read what it printed: boardhand console BOARD --boot 0; then cycle its power",
 }
 
 

@@ -125,6 +125,7 @@ class BoardInfo(Payload):
     labels: dict[ShortText, Label] = Field(default={})
     feed: list[ShortText] = Field(default=[])
     console: ShortText | None = None
+    """Where others connect: `telnet://HOST:PORT` (RFC 2217 too), or `unix:/PATH` on its agent's host."""
     image: ShortText | None = None
 
 

@@ -154,6 +154,8 @@ class EventType(StrEnum):
     REGISTRATION_REFUSED = "registration-refused"
     PRESENCE = "presence"
     ALERT = "alert"
+    CONSOLE = "console"
+    """The board's console showed a milestone: `details` has its `kind` and the `line`; of a panic the last `lines`."""
     HOOK = "hook"
     """A program of the admin's ran at a point of the board's life; `details` has its exit code and last words."""
     ROOT = "root"

@@ -171,7 +171,8 @@ def test_a_new_session_believes_the_hardware(stored: Phase, power: Power, expect
 def test_an_alert_of_an_earlier_session_does_not_stand_for_ever() -> None:
     shelf = Shelf("lab", 4, {"pi": BoardPlan(), "bone": BoardPlan()}, at(0))
     well = shelf.restore("pi", BoardMemory(Phase.READY, None, START, "on", "boot-1"), Power.ON, at(1))
-    assert well.alerts == [("pi", "power", None), ("pi", "unreadable", None), ("pi", "boot", None)]
+    names = ("power", "unreadable", "boot", "console")
+    assert well.alerts == [("pi", name, None) for name in names]
     ill = shelf.restore("bone", BoardMemory(Phase.FAULT, "lies", START, "on", None), Power.OFF, at(1))
     assert ill.alerts == []
     shelf.command_begun("bone", PowerAction.ON, Purpose.OPERATOR)
