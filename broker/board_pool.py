@@ -55,6 +55,8 @@ class BoardPool:
     """Kinds with a free board."""
     service: int = 0
     kinds_changed: bool = False
+    gains: int = 0
+    """How often a board became free, or nearer to being ready, or of another kind."""
     _asked: set[str] = field(default_factory=set)
     _kinds: dict[_Key, Kind] = field(default_factory=dict)
 
@@ -140,6 +142,7 @@ class BoardPool:
 
     def _put_in(self, entry: Entry) -> None:
         if entry.standing < Standing.TAKEN:
+            self.gains += 1
             insort(entry.kind.free[entry.standing], entry.rank)
             entry.kind.free_count += 1
             self.free_kinds[entry.kind] = None

@@ -49,6 +49,8 @@ class Group:
     parts: Sequence[Member]
     jobs: list[Job]
     calls: GroupCalls | None = None
+    told: int | None = None
+    """`BoardPool.service` when it was last found why it waits."""
 
     @property
     def boards(self) -> list[tuple[str, str]]:
@@ -71,6 +73,10 @@ class GroupDesk:
     boots: JobBoots
     gate: BeforeJob
     groups: dict[int, Group] = field(default_factory=dict)
+    _new: bool = False
+    """A group waits that was not looked at yet."""
+    _seen: tuple[int, int] = (-1, -1)
+    """What the pool was when all that wait were looked at."""
 
     # --- coming and going ------------------------------------------------------------------------------------
 
@@ -92,6 +98,7 @@ class GroupDesk:
 
     def _take_up(self, group: Group) -> None:
         self.groups[group.job.number] = group
+        self._new = True
         self.dispatch.pool.ask_for(want.label for job in group.jobs for want in job.needs.wants)
 
     def restore(self, ended: Iterable[Job], meetings: Iterable[Meeting], now: Moment) -> None:
@@ -147,17 +154,25 @@ class GroupDesk:
 
         With `before_others`, only to those that are as urgent as the most urgent of the other jobs that wait.
         """
+        pool = self.dispatch.pool
+        if not self._new and self._seen == (pool.gains, pool.service):
+            return
         waiting = [group for group in self.groups.values() if group.job.state is JobState.QUEUED]
+        if not before_others:
+            self._new, self._seen = False, (pool.gains, pool.service)
         if not waiting:
             return
+        in_vain: set[tuple[Wish, ...]] = set()  # boards only become fewer in here
         urgent = self._most_urgent() if before_others else None
         for group in sorted(waiting, key=lambda group: group.job.urgency):
             if urgent is not None and group.job.spec.priority < urgent:
                 return
-            wishes = [Wish(job.needs, frozenset(job.avoid)) for job in group.jobs]
-            chosen = choose(wishes, self.dispatch.pool)
+            wishes = tuple(Wish(job.needs, frozenset(job.avoid)) for job in group.jobs)
+            chosen = choose(wishes, pool) if wishes not in in_vain else None
             if chosen is None:
-                self._tell_why(group)
+                in_vain.add(wishes)
+                if group.told != pool.service and not before_others:
+                    self._tell_why(group)
                 continue
             self._begin(group, [(entry.name, entry.standing) for entry in chosen], now)
 
@@ -204,6 +219,7 @@ class GroupDesk:
 
     def _tell_why(self, group: Group) -> None:
         pool = self.dispatch.pool
+        group.told = pool.service
         reason = None
         for job in group.jobs:
             if not any(could_do(job.needs, entry) for entry in pool.entries.values()):
@@ -246,12 +262,18 @@ class GroupDesk:
             return
         for held in waiting:
             picture = self.farm.board(held.board)
-            held.ready = held.ready and picture.ready
+            if held.ready and picture.ready:
+                held.ready_boot = held.ready_boot or picture.boot_id
+                if held.ready_boot != picture.boot_id:
+                    self.ledger.fault(held, "restarted while it waited for the other boards", now)
+                    return
             if held.expires - now.mono < self.ledger.policy.wake_timeout_s / 2:
                 self.ledger.extend(held, now, self.ledger.policy.wake_timeout_s + LEASE_MARGIN_S)
             if held.waits_for_room:
                 self._wake(held, now)
-        if all(held.ready for held in waiting) and len(waiting) == len(group.jobs):
+        if all(held.ready and self.farm.board(held.board).ready for held in waiting) and len(waiting) == len(
+            group.jobs
+        ):
             for held in waiting:
                 held.together = held.ready = False
                 self.ledger.offer(held, now)
@@ -332,7 +354,8 @@ class GroupDesk:
             for member in group.jobs:
                 if (held := self._held(member)) is not None:
                     self.ledger.withdraw(held, f"the group waits again: {why}", now)
-            group.calls = None
+            group.calls = group.told = None
+            self._new = True
             job.step(JobEvent.RETRY)
             job.last_fault = job.reason = why
             job.started = None

@@ -69,10 +69,10 @@ class JobBoots:
         self.ledger.save(job)
         self._ask(held, picture, now)
 
-    def _ask(self, held: Held, picture: BoardPicture, now: Moment) -> None:
+    def _ask(self, held: Held, picture: BoardPicture, now: Moment, *, careful: bool = False) -> None:
         self._count += 1
         name = f"boot-{held.token}-{int(now.wall.timestamp() * 1000)}-{self._count}"
-        held.boot = BootWait(BootStage.ASKED, name, picture.boot_id, now.mono + ASK_AGAIN_S, _NEVER)
+        held.boot = BootWait(BootStage.ASKED, name, picture.boot_id, now.mono + ASK_AGAIN_S, _NEVER, careful=careful)
         self.ledger.other_boots[held.board] = now.mono
         self._is_back.discard(held.board)
         self.ledger.out.append(SaveOtherBoot(held.board, on=True))
@@ -93,11 +93,11 @@ class JobBoots:
         if wait is None:
             # Our predecessor ended in the middle. What it had seen is not known: boot once more.
             self._asked_before.add(held.board)
-            self._ask(held, picture, now)
+            self._ask(held, picture, now, careful=True)
         elif wait.stage is BootStage.DIAGNOSIS:
             if now.mono >= wait.deadline:
                 self.ledger.fault(held, wait.why, now)
-        elif wait.stage is BootStage.SWITCHED and picture.ready and picture.boot_id != wait.before:
+        elif wait.up and picture.ready and picture.boot_id != wait.before:
             self.ledger.tell(held, f"{held.board} has registered in boot {picture.boot_id}", now)
             self.gate.offer(held, picture, now)
         elif now.mono >= held.wake_until:
@@ -178,8 +178,12 @@ class JobBoots:
         wait = held.boot
         if wait.stage is not BootStage.SWITCHED:
             return True
-        if result.ok:
-            wait.ask_again = _NEVER
+        picture = self.farm.board(board)
+        if result.ok and wait.careful and picture.boot_id != wait.before:
+            # It was up with our boot before, which used it up.
+            self._ask(held, picture, now)
+        elif result.ok:
+            wait.ask_again, wait.done = _NEVER, True
         else:
             why = result.error.message if result.error is not None else "the agent gave no reason"
             self.ledger.fault(held, f"could not be switched: {why}", now)

@@ -26,8 +26,17 @@ class BootWait:
     """The boot that the board was in, or was last."""
     ask_again: float
     deadline: float
+    careful: bool = False
+    """A predecessor's power command may still be under way: a boot that is seen before ours was done does not last."""
+    done: bool = False
+    """Our power command was carried out."""
     why: str = ""
     """What has failed, while the diagnosis is waited for."""
+
+    @property
+    def up(self) -> bool:
+        """A boot that is not the one before is ours."""
+        return self.stage is BootStage.SWITCHED and (self.done or not self.careful)
 
 
 @dataclass(slots=True)

@@ -94,7 +94,9 @@ class Held:
     together: bool = False
     """Of a group: offered when all of its boards are ready, and not before."""
     ready: bool = False
-    """Its board is, and waits for the others."""
+    """Its board came up, has given its boot slot away, and waits for the others."""
+    ready_boot: str | None = None
+    """The boot in which that was."""
     waits_for_room: bool = False
     """To be woken when there is room; until then it fills no boot slot."""
     env: dict[str, str] = field(default_factory=dict)

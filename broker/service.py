@@ -91,6 +91,7 @@ class Broker:
         self._dropped = 0
         self._last_retained = 0.0
         self._complaints = Complaints()
+        self._webhooks = BoardWebhooks([], None)
         self._answers: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()
         """Orders by verb and transaction: what was answered, None while it is under way."""
         self._since = clock().wall

@@ -27,6 +27,7 @@ OTHER_TABLES = (
     "dns",
     "hooks",
     "roots",
+    "consoles",
 )
 """Tables of the same file that belong to the agent."""
 DAY_S = 86400

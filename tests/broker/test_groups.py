@@ -188,6 +188,18 @@ def test_a_board_that_does_not_come_up_fails_the_whole_group_which_is_tried_agai
     assert world.scheduler.ledger.jobs[job].attempt == 2
 
 
+def test_a_board_that_restarts_or_goes_off_while_it_waits_fails_the_group(make_world):
+    world = make_world(Policy(booting_cap=9, bench_s=5), boards=("b1", "b2"))
+    world.up("b1")
+    job = world.submit(PAIR)
+    world.up("b1")
+    assert "restarted while it waited" in world.scheduler.ledger.jobs[job].last_fault
+    world.wait(6)
+    world.down("b1")
+    assert "went off while it waited" in world.scheduler.ledger.jobs[job].last_fault
+    assert not world.offers
+
+
 def test_a_fault_while_it_runs_uses_an_attempt_of_all(make_world):
     world, job = started(make_world, PAIR.replace("name: pair", "name: pair\nattempts: 2"))
     for attempt in (1, 2):
