@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from broker.before_job import BeforeJob
 from broker.dispatch import Dispatch
 from broker.farm_view import FarmView
+from broker.group import Group
 from broker.group_calls import GroupCalls, Meeting
 from broker.group_matching import Wish, choose, could_do
-from broker.group_members import Member, members
+from broker.group_members import members
 from broker.happenings import (
     Announce,
     Called,
@@ -39,28 +40,6 @@ _BEFORE_OFFER = {JobState.QUEUED, JobState.WAKING}
 """Of a member that has a board; it is queued until there is room to wake that."""
 _VERDICTS = {JobState.PASSED, JobState.FAILED}
 _FALLEN = {JobState.ERROR, JobState.CANCELLED}
-
-
-@dataclass(slots=True)
-class Group:
-    """`parts` and `jobs` are in the same order. `calls` is there while it has its boards."""
-
-    job: Job
-    parts: Sequence[Member]
-    jobs: list[Job]
-    calls: GroupCalls | None = None
-    told: int | None = None
-    """`BoardPool.service` when it was last found why it waits."""
-
-    @property
-    def boards(self) -> list[tuple[str, str]]:
-        """Board and role of each member that has a board."""
-        return [(job.board, part.role) for job, part in zip(self.jobs, self.parts, strict=True) if job.board]
-
-    def name_of(self, job: Job) -> str:
-        part = self.parts[self.jobs.index(job)]
-        alone = sum(other.role == part.role for other in self.parts) == 1
-        return part.role if alone else f"{part.role} {part.place + 1}"
 
 
 @dataclass(slots=True)

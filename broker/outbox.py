@@ -18,7 +18,7 @@ from broker.happenings import (
 )
 from broker.health_happenings import TellAlert
 from broker.lease_happenings import TellLease
-from broker.multinode_payloads import ANSWER_LEVEL, MAX_ANSWER_LETTERS, WorkAnswer
+from broker.multinode_payloads import MAX_ANSWER_LETTERS, WorkAnswer
 from wire.payloads import BrokerState, Lease, PowerCommand, Request, WorkAck, WorkOffer, WorkStop, encode
 from wire.phases import Presence
 from wire.topics import Topics
@@ -75,7 +75,7 @@ def message_for(topics: Topics, action: Action) -> Outgoing | None:  # noqa: PLR
             return Outgoing(topics.agent_request(agent, verb), encode(request))
         case SendAnswer(board, job, token, call, ok, text):
             answer = WorkAnswer(job=job, token=token, call=call, ok=ok, text=text[:MAX_ANSWER_LETTERS])
-            return Outgoing(f"{topics.work(board)}/{ANSWER_LEVEL}", encode(answer))
+            return Outgoing(topics.work_answer(board), encode(answer))
         case SendOffer() | SendStop() | SendAck():
             return Outgoing(topics.work(action.board), _work(action))
         case _:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from pydantic.json_schema import models_json_schema
 
-from wire import CONTRACT_VERSION, payloads
+from wire import CONTRACT_VERSION, multinode, payloads
 from wire.names import ID_PATTERN, PREFIX_PATTERN
 from wire.phases import PowerAction
 from wire.topics import Topics
@@ -93,6 +93,8 @@ CHANNELS = (
         _BOARD,
         _BROKER,
     ),
+    Channel(Topics.work_call, (multinode.WorkCall,), _BOARD, _BROKER, reply=Topics.work_answer),
+    Channel(Topics.work_answer, (multinode.WorkAnswer,), _BROKER, _BOARD),
     Channel(
         Topics.power_set,
         (payloads.PowerCommand,),

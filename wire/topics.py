@@ -71,6 +71,12 @@ class Topics:
     def work_result(self, board: str) -> str:
         return self._of("board", board, "work/result")
 
+    def work_call(self, board: str) -> str:
+        return self._of("board", board, "work/call")
+
+    def work_answer(self, board: str) -> str:
+        return self._of("board", board, "work/answer")
+
     def power_set(self, board: str) -> str:
         return self._of("board", board, "power/set")
 

@@ -122,4 +122,5 @@ def test_a_request_names_the_channel_of_its_answer():
         "#/channels/powerSet": "#/channels/powerResult",
         "#/channels/register": "#/channels/registerAnswer",
         "#/channels/work": "#/channels/workResult",
+        "#/channels/workCall": "#/channels/workAnswer",
     }
