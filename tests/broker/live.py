@@ -216,9 +216,17 @@ class LiveFarm:
         self.heard.append((message.topic, message.payload, message.retain))
         self.later(self.react(message.topic, message.payload))
 
-    async def react(self, topic, payload):
+    async def tell_waiters(self):
         async with self.news:
             self.news.notify_all()
+
+    async def react(self, topic, payload):
+        await self.tell_waiters()
+        await self.obey(topic, payload)
+        # What came of it is waited for as well, and no further message may follow.
+        await self.tell_waiters()
+
+    async def obey(self, topic, payload):
         found = self.topics.parse_board(topic)
         if found is None or found.board not in self.boards:
             return
@@ -274,6 +282,7 @@ class LiveFarm:
         await self.say_self(board)
         await self.say_state(board, Phase.BUSY)
         board.runs.append((offer.job, offer.token))
+        await self.tell_waiters()
         for seq, step in enumerate(offer.steps):
             log = WorkLog(job=offer.job, token=offer.token, seq=seq, text=f"$ {step.run}\n", step=step.name)
             await self.report(board.name, log)
