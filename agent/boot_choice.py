@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from netboot.profile import Family
 from wire.names import Id
 from wire.payloads import Token
 
@@ -41,6 +42,15 @@ class ChosenFile(BaseModel):
         return self.name or usable.lstrip("._+-")[:64] or "file"
 
 
+MAX_OVERLAYS = 16
+"""Each is a file more to fetch and to ask for; a board with more wants a device tree of its own."""
+
+
+def overlay_part(number: int) -> str:
+    """What the overlay at this place in the order is called among the parts of a boot."""
+    return f"overlay-{number}"
+
+
 class BootRequest(BaseModel):
     """The data of `agent/<agent>/request/boot`.
 
@@ -57,17 +67,24 @@ class BootRequest(BaseModel):
     kernel: ChosenFile | None = None
     initrd: ChosenFile | None = None
     dtb: ChosenFile | None = None
+    overlays: Annotated[list[ChosenFile], Field(max_length=MAX_OVERLAYS)] = Field(default=[])
+    """Device-tree overlays, in the order in which they are applied."""
     cmdline: Annotated[str, Field(max_length=1536)] = ""
     arch: Literal["arm64", "arm", "x86_64", "riscv64"] | None = None
     """Where it is not that of the board's standing profile."""
+    family: Family | None = None
+    """How the board asks for its files, where it is not as its standing profile says."""
+    root: Id | None = None
+    """A root of the agent's; its view is made as the standing profile says. None: no root."""
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Self:
-        described = self.kernel is not None or self.initrd is not None or self.dtb is not None or self.cmdline != ""
+        parts = (self.kernel, self.initrd, self.dtb, self.family, self.root)
+        described = any(part is not None for part in parts) or self.cmdline != "" or bool(self.overlays)
         if self.profile is not None and described:
-            raise ValueError("profile names what to boot already: leave out kernel, initrd, dtb and cmdline")
+            raise ValueError("profile names what to boot already: leave out kernel, initrd and whatever describes one")
         if described and self.kernel is None:
-            raise ValueError("kernel: is needed with initrd, dtb or cmdline")
+            raise ValueError("kernel: is needed with initrd, dtb, overlays, cmdline, family or root")
         return self
 
     @property
@@ -79,16 +96,17 @@ class BootRequest(BaseModel):
     def files(self) -> dict[str, ChosenFile]:
         """What has to be fetched, by its part in the boot."""
         parts = {"kernel": self.kernel, "initrd": self.initrd, "dtb": self.dtb}
+        parts |= {overlay_part(number): file for number, file in enumerate(self.overlays)}
         return {part: file for part, file in parts.items() if file is not None}
 
     def pinned(self, sha256: Mapping[str, str]) -> "BootRequest":
         """The same with these checksums by part, so that it means the same files after a restart."""
-        parts = {
-            part: file.model_copy(update={"sha256": sha256[part]})
+        pinned = {
+            part: file.model_copy(update={"sha256": sha256[part]}) if part in sha256 else file
             for part, file in self.files.items()
-            if part in sha256
         }
-        return self.model_copy(update=parts)
+        overlays = [pinned.pop(overlay_part(number)) for number in range(len(self.overlays))]
+        return self.model_copy(update={**pinned, "overlays": overlays})
 
 
 @dataclass(frozen=True, slots=True)

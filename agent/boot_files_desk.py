@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent import netboot_bridge
-from agent.boot_choice import BootChoices, BootRequest
+from agent.boot_choice import BootChoices, BootRequest, overlay_part
 from agent.fetch_settings import FetchTable
 from agent.requests import Answer, RequestError
 from agent.settings import AgentSettings
@@ -111,6 +111,11 @@ class BootFilesDesk:
             self._serve()
         return {"board": request.board, "profile": profile.name, "chosen": request.chooses}
 
+    def chosen(self, board: str) -> BootRequest | None:
+        """What the board boots instead of its standing profile; None: nothing."""
+        request = self._choices.get(board)
+        return request if request is not None and request.chooses else None
+
     async def registered(self, board: str) -> None:
         """The board has proved that it is up."""
         if self._choices.registered(board):
@@ -161,7 +166,8 @@ class BootFilesDesk:
             dtb=paths.get("dtb") or standing.dtb,
             cmdline=request.cmdline or standing.cmdline,
             uboot_env=standing.uboot_env,
-            family=standing.family,
+            family=request.family or standing.family,
+            overlays=tuple(paths[overlay_part(number)] for number in range(len(request.overlays))),
             tftp=standing.tftp,
         )
 

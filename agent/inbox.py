@@ -187,6 +187,10 @@ class Inbox:
             problem = power_desk.lease_problem(board, token, self._agent.commands.leases, datetime.now(UTC))
             if problem is not None:
                 raise RequestError(problem.kind, problem.message, problem.key)
+        root, roots = data.get("root"), self._agent.netboot.roots
+        if isinstance(root, str) and not (roots is not None and await roots.has(root)):
+            message = f"board {board}: this agent has no root {root}; 'boardhand root list' there names them"
+            raise RequestError(ErrorKind.NOT_FOUND, message[:4096], "root")
         return await desk.choose(data)
 
     async def _netboot(self, data: dict[str, object]) -> Answer:

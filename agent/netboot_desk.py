@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent import netboot_bridge
+from agent.boot_choice import BootChoices, BootRequest
 from agent.boot_files_desk import BootFilesDesk
 from agent.errors import AgentError
 from agent.memory import Memory
@@ -28,6 +29,10 @@ ALERTS_EVERY_S = 30.0
 
 def _moment() -> Moment:
     return Moment(time.monotonic(), datetime.now(UTC))
+
+
+def _chooses(request: BootRequest | None) -> BootRequest | None:
+    return request if request is not None and request.chooses else None
 
 
 class NetbootDesk:
@@ -63,8 +68,12 @@ class NetbootDesk:
         if config is None or self._settings.netboot is None:
             return
         off = set(off)
+        stored = await memory.fact(CHOICES_FACT)
         self.roots = self._make_roots()
         if self.roots is not None:
+            # A board that runs from a root that was chosen for it must keep it over our restart.
+            before = BootChoices(stored)
+            self.roots.chosen = lambda board: _chooses(before.get(board))
             await self.roots.start(set(self._settings.boards) - off)
         try:
             self.server = NetbootServer(
@@ -86,7 +95,9 @@ class NetbootDesk:
                 f"netboot on {config.interface}: {error}; is another DHCP or TFTP server running?"
             ) from error
         keep = functools.partial(memory.remember, CHOICES_FACT)
-        self.boot_files = BootFilesDesk(self._settings, self.server, await memory.fact(CHOICES_FACT), keep)
+        self.boot_files = BootFilesDesk(self._settings, self.server, stored, keep)
+        if self.roots is not None:
+            self.roots.chosen = self.boot_files.chosen
         await self.boot_files.start()
         for board in off:
             # It may have lost power while we were away; what it had fetched is not for its next boot.

@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from agent.boot_choice import BootRequest
 from agent.requests import Answer, Handler, RequestError, flag, text
 from netboot.roots.boot_words import RootForm, Upper
 from netboot.roots.engine import Engine, Trouble
@@ -82,6 +83,8 @@ class RootsDesk:
         self._alarm = alarm
         self._make_engine = engine_of if engine is None else engine
         self._may_reset = may_reset
+        self.chosen: Callable[[str], BootRequest | None] = lambda _board: None
+        """What a board boots instead of its standing profile."""
         self._kept: dict[str, tuple[str, ...]] = {}
         """By board, the boot whose reset was refused."""
         self._alarmed: set[str] = set()
@@ -228,24 +231,37 @@ class RootsDesk:
         return [name for name in self._settings.boards if self._standing(name) is not None]
 
     def _standing(self, board: str) -> RootPlan | None:
-        known = self._settings.boards.get(board)
-        return None if known is None else self._plan(board, known.profile or "")
+        known, chosen = self._settings.boards.get(board), self.chosen(board)
+        if known is None:
+            return None
+        return self._plan(board, (known.profile or "") if chosen is None else chosen.profile or "")
 
     def _plan(self, board: str, profile: str) -> RootPlan | None:
-        """What `profile` means for `board`; None without a root, as for a boot of files that were chosen by URL."""
+        """What `profile` means for `board`; None without a root. A name that no profile has is a boot of files that
+        were chosen: it has the root that was chosen with them, in the form of the standing profile."""
         table, found = self._settings.profiles.get(profile), self._settings.boards.get(board)
-        if table is None or table.root is None or found is None or found.address is None:
+        if found is None or found.address is None:
+            return None
+        root, initrd = (None, False) if table is None else (table.root, table.initrd is not None)
+        if table is None and (chosen := self.chosen(board)) is not None:
+            table = self._settings.profiles.get(found.profile or "")
+            root, initrd = chosen.root, chosen.initrd is not None
+        if table is None or root is None:
             return None
         roots = self._settings.roots
         return RootPlan(
-            root=table.root,
+            root=root,
             address=found.address,
             upper=_UPPERS[table.root_view],
-            form=RootForm(table.mounts_by(initrd=table.initrd is not None)),
+            form=RootForm(table.mounts_by(initrd=initrd)),
             reset=Reset(table.root_reset),
             init=table.root_init,
             authorised_keys=() if roots is None else tuple(roots.authorised_keys),
         )
+
+    async def has(self, root: str) -> bool:
+        """Whether there is such a root now."""
+        return self._supply is not None and root in await asyncio.to_thread(self._supply.store.names)
 
     # --- requests ---
 

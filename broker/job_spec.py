@@ -85,15 +85,21 @@ class BootSpec(_Strict):
     kernel: RemoteFile | None = None
     initrd: RemoteFile | None = None
     dtb: RemoteFile | None = None
+    overlays: Annotated[list[RemoteFile], Field(max_length=16)] = Field(default=[])
+    """Device-tree overlays, in the order in which they are applied."""
     cmdline: Annotated[str, Field(max_length=1536)] = ""
     arch: Literal["arm64", "arm", "x86_64", "riscv64"] | None = None
+    family: Literal["auto", "uboot", "ipxe", "grub", "raspberry-pi", "efi-stub", "raw"] | None = None
+    root: Id | None = None
+    """A root of the board's agent, as `boardhand root list` names it."""
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Self:
         if (self.profile is None) == (self.kernel is None):
             raise ValueError("write either profile or kernel")
-        if self.profile is not None and (self.initrd or self.dtb or self.cmdline or self.arch):
-            raise ValueError("profile names what to boot already: leave out initrd, dtb, cmdline and arch")
+        more = (self.initrd, self.dtb, self.overlays, self.cmdline, self.arch, self.family, self.root)
+        if self.profile is not None and any(more):
+            raise ValueError("profile names what to boot already: leave out whatever describes another")
         return self
 
     def request(self) -> dict[str, object]:

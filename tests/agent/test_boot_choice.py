@@ -38,6 +38,11 @@ def test_nothing_chosen_is_the_standing_profile():
         ({"board": "Pi"}, "board"),
         ({"board": "pi", "profile": "x", "kernel": KERNEL}, "names what to boot already"),
         ({"board": "pi", "initrd": KERNEL}, "kernel: is needed"),
+        ({"board": "pi", "overlays": [KERNEL]}, "kernel: is needed"),
+        ({"board": "pi", "root": "debian"}, "kernel: is needed"),
+        ({"board": "pi", "profile": "x", "root": "debian"}, "names what to boot already"),
+        ({"board": "pi", "kernel": KERNEL, "family": "windows"}, "family"),
+        ({"board": "pi", "kernel": KERNEL, "overlays": [KERNEL] * 17}, "overlays"),
         ({"board": "pi", "cmdline": "x"}, "kernel: is needed"),
         ({"board": "pi", "kernel": {**KERNEL, "sha256": "ab"}}, "sha256"),
         ({"board": "pi", "kernel": {**KERNEL, "name": "../k"}}, "name"),
@@ -88,3 +93,13 @@ def test_whatever_happens_a_choice_ends_only_by_power_after_up_or_by_word(told):
 @pytest.mark.parametrize("stored", [{"pi": None}, {"pi": {"request": {"board": 1}}}, {"pi": {"registered": True}}])
 def test_a_state_that_cannot_be_read_is_dropped(stored):
     assert BootChoices(stored).boards == []
+
+
+def test_every_file_is_pinned_overlays_in_their_order():
+    files = {"kernel": KERNEL, "overlays": [{"url": f"https://ci.example/{name}.dtbo"} for name in ("spi", "can")]}
+    request = BootRequest.model_validate({"board": "pi", **files})
+    assert list(request.files) == ["kernel", "overlay-0", "overlay-1"]
+    pinned = request.pinned({"overlay-1": "cd" * 32, "overlay-0": "ef" * 32})
+    assert [overlay.sha256 for overlay in pinned.overlays] == ["ef" * 32, "cd" * 32]
+    assert pinned.kernel == request.kernel
+    assert BootRequest.model_validate(pinned.model_dump(mode="json")) == pinned

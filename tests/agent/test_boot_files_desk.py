@@ -118,6 +118,19 @@ async def test_a_chosen_kernel_is_fetched_served_once_and_gone_after_its_boot(de
     assert desk.saved[-1] == {}
 
 
+async def test_overlays_and_the_family_of_a_chosen_boot(desk, origin):
+    made = await desk()
+    overlay = {"url": f"{origin}/vmlinuz.gz", "sha256": kernel(origin)["kernel"]["sha256"]}
+    overlays = [{**overlay, "name": name} for name in ("spi.dtbo", "can.dtbo")]
+    await made.choose({**kernel(origin), "overlays": overlays, "family": "uboot"})
+    chosen = made._netboot.served["pi"]
+    assert [path.name for path in chosen.overlays] == ["spi.dtbo", "can.dtbo"]
+    assert chosen.family == "uboot"
+    assert made.chosen("pi").overlays[1].name == "can.dtbo"
+    with pytest.raises(RequestError, match=r"must be NAME\.dtbo"):
+        await made.choose({**kernel(origin), "overlays": [overlay]})
+
+
 async def test_a_profile_by_name_and_back(desk):
     made = await desk()
     await made.choose({"board": "pi", "profile": "other"})

@@ -3,7 +3,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.job_spec import MAX_YAML_BYTES, FileSpec, JobSpec, JobSpecError, StepSpec, parse_job
+from broker.job_spec import MAX_YAML_BYTES, BootSpec, FileSpec, JobSpec, JobSpecError, StepSpec, parse_job
 from broker.job_steps import MAX_SCRIPT_BYTES, wire_steps
 from broker.labels import Want
 
@@ -146,6 +146,9 @@ notify: {mqtt: ci, on: [failed]}
     assert (
         boot["kernel"] == {"url": "https://ci/Image.gz", "sha256": "ab" * 32} and boot["cmdline"] == "console=ttyAMA0"
     )
+    more = {"family": "uboot", "root": "debian", "overlays": [{"url": "https://ci/spi.dtbo", "sha256": "cd" * 32}]}
+    whole = BootSpec.model_validate({**boot, **more})
+    assert whole.request() == {**boot, **more}
     bring, probe, second = wire_steps(spec)
     assert "printf %s '12' >'./a/b.txt'" in bring.run and "chmod 0755 './a/b.txt'" in bring.run
     assert probe.exit_codes == [0, 77] and second.continue_on_fail and second.exit_codes is None

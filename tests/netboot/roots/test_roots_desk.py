@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from agent.boot_choice import BootRequest
 from agent.requests import RequestError
 from agent.settings import load
 from daemon.settings_file import SettingsError
@@ -277,3 +278,28 @@ async def test_somebody_can_say_no_to_a_reset(make_lab, tmp_path):
     lab.veto = None
     await lab.desk.words("b1", "standing", ["boot=3"])
     assert not written.exists()
+
+
+async def test_a_root_that_was_chosen_with_a_kernel_is_given_as_the_standing_profile_says(make_lab, engine, tmp_path):
+    lab = await make_lab(profile='root = "debian"\nroot_view = "client-memory"')
+    assert await lab.desk.has("debian")
+    assert not await lab.desk.has("other")
+    kernel = {"url": "http://ci.example.org/Image", "sha256": "0" * 64}
+    chosen = BootRequest.model_validate({"board": "b1", "kernel": kernel, "initrd": kernel, "root": "debian"})
+    lab.desk.chosen = {"b1": chosen}.get
+    words = await lab.desk.words("b1", "b1-chosen", [])
+    assert "boardhand.root=10.77.0.1:/roots/debian" in words
+    assert sorted(engine.now) == ["identity/b1", "roots/debian"]
+    lab.desk.chosen = {"b1": chosen.model_copy(update={"root": None})}.get
+    assert await lab.desk.words("b1", "b1-chosen", []) == ()
+    assert engine.now == {}, "a boot without a root has no export"
+
+
+async def test_a_board_that_runs_from_a_chosen_root_keeps_it_over_a_restart(make_lab, engine):
+    lab = await make_lab(profile="")
+    assert lab.desk._standing("b1") is None
+    kernel = {"url": "http://ci.example.org/Image", "sha256": "0" * 64}
+    chosen = BootRequest.model_validate({"board": "b1", "kernel": kernel, "root": "debian"})
+    lab.desk.chosen = {"b1": chosen}.get
+    plan = lab.desk._standing("b1")
+    assert (plan.root, plan.address) == ("debian", lab.settings.boards["b1"].address)
