@@ -1,9 +1,11 @@
 """A group on the real broker over a real MQTT server: boards that call, a broker that is killed in the middle."""
 
+import asyncio
+
 import pytest
 
 from broker.multinode_payloads import WorkAnswer, WorkCall
-from tests.broker.live import BrokerProcess, LiveFarm, Server
+from tests.broker.live import PATIENCE_S, BrokerProcess, LiveFarm, Server
 from wire.payloads import decode, encode
 from wire.phases import JobState
 
@@ -39,6 +41,16 @@ async def answered(farm, board, name):
     return await farm.until(f"an answer to {name} of {board}", search)
 
 
+async def printed(farm, job, *words):
+    """Wait until the broker keeps what the boards of a group have printed."""
+    async with asyncio.timeout(PATIENCE_S):
+        text = ""
+        while not all(f"$ {word}" in text for word in words):
+            answer = await farm.ask("logs", {"job": job, "from_chunk": 0})
+            text = "".join(chunk["text"] for chunk in answer.data["chunks"])
+            await asyncio.sleep(0.05)
+
+
 async def test_two_boards_meet_over_a_broker_that_is_killed(live):
     farm, broker = live
     farm.hold.add("run")
@@ -50,6 +62,8 @@ async def test_two_boards_meet_over_a_broker_that_is_killed(live):
     await said(farm, "b1", "send ready\nip=10.0.0.1", "c1")
     assert (await answered(farm, "b1", "c1")).ok
     await said(farm, "b1", "sync end", "c2")
+    # What a board prints while the broker is away is lost, and these jobs are judged by what they print.
+    await printed(farm, job, "serve", "ask")
     broker.kill()
     broker.start()
     await farm.broker_state("online", session=2)
