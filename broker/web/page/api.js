@@ -51,7 +51,11 @@ function tell() {
   for (const watcher of [...farm.watchers]) watcher(changes);
 }
 
+// What was heard while everything was being read is newer than what is read.
+let heard = [];
+
 export async function readAll() {
+  heard = [];
   const [numbers, boards, agents] = await Promise.all([get("/farm"), get("/boards"), get("/agents")]);
   farm.me = numbers.you;
   farm.role = numbers.role;
@@ -59,6 +63,10 @@ export async function readAll() {
   farm.broker = numbers.broker;
   farm.boards = new Map(boards.map((board) => [board.board, board]));
   farm.agents = new Map(agents.map((agent) => [agent.agent, agent]));
+  for (const board of heard) {
+    if (board.gone) farm.boards.delete(board.board);
+    else farm.boards.set(board.board, board);
+  }
   changed("all", "", null);
 }
 
@@ -72,6 +80,8 @@ export function listen(said) {
   const on = (kind, take) => source.addEventListener(kind, (event) => take(JSON.parse(event.data)));
   on("reload", () => readAll().catch(() => said(false)));
   on("board", (board) => {
+    heard.push(board);
+    if (heard.length > 5000) heard.shift();
     if (board.gone) farm.boards.delete(board.board);
     else farm.boards.set(board.board, board);
     changed("board", board.board, board);
