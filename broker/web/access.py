@@ -1,7 +1,6 @@
 """Who may do what: tokens with roles, and the browser's sessions. No I/O; `now_s` is monotonic."""
 
 import hashlib
-import hmac
 import re
 import secrets
 import tomllib
@@ -133,8 +132,3 @@ class Door:
     def close_session(self, secret: str) -> None:
         """End a session; one that is not there has ended."""
         self._sessions.pop(digest(secret), None)
-
-
-def same(left: str, right: str) -> bool:
-    """Whether two secrets are equal, in constant time."""
-    return hmac.compare_digest(left.encode(), right.encode())
