@@ -12,6 +12,9 @@ export function show(content) {
   const body = h("tbody");
   const more = h("button", { type: "button", hidden: true }, "Older");
   const jobs = new Map();
+  // What was heard while the list was being read is newer than what is read.
+  let heard = [];
+  let oldest = null;
   content.replaceChildren(
     h("h2", {}, "Jobs"),
     h("div", { class: "bar" }, h("label", {}, "State", state), may("user") && h("a", { href: "#/new-job" }, "Hand in a job")),
@@ -33,6 +36,7 @@ export function show(content) {
     jobs.set(job.job, row);
   };
   const load = async (before) => {
+    heard = [];
     try {
       const found = await get(`/jobs?limit=50${state.value ? `&state=${state.value}` : ""}${before ? `&before=${before}` : ""}`);
       if (!before) {
@@ -40,6 +44,8 @@ export function show(content) {
         jobs.clear();
       }
       for (const job of found.jobs) put(job);
+      oldest = found.jobs.at(-1)?.job ?? oldest;
+      for (const job of heard) put(job, true);
       more.hidden = !found.more;
       if (!jobs.size) body.replaceChildren(h("tr", {}, h("td", { colspan: 6, class: "empty" }, "No jobs.")));
     } catch (error) {
@@ -47,10 +53,15 @@ export function show(content) {
     }
   };
   state.addEventListener("change", () => load());
-  more.addEventListener("click", () => load([...jobs.keys()].at(-1)));
+  more.addEventListener("click", () => load(oldest));
   load();
   return (changes) => {
-    for (const change of changes) if (change.kind === "job") put(change.document, true);
+    for (const change of changes) {
+      if (change.kind !== "job") continue;
+      heard.push(change.document);
+      if (heard.length > 5000) heard.shift();
+      put(change.document, true);
+    }
     if (changes.some((change) => change.kind === "all")) load();
   };
 }
@@ -91,7 +102,10 @@ export function showOne(content, name) {
       h("td", { class: step.exit_code === 0 ? "passed" : "failed" }, String(step.exit_code ?? "")),
       h("td", {}, step.took_s === undefined || step.took_s === null ? "" : `${step.took_s.toFixed(1)} s`))));
   };
-  get(`/jobs/${name}`).then(draw, (error) => notice(error.message, true));
+  // What was heard while the job was being read is newer than what is read.
+  let heard = false;
+  const hear = (job) => { heard = true; draw(job); };
+  get(`/jobs/${name}`).then((job) => heard || draw(job), (error) => notice(error.message, true));
 
   const source = new EventSource(`/api/v1/jobs/${name}/log/live`);
   source.addEventListener("log", (event) => {
@@ -101,12 +115,12 @@ export function showOne(content, name) {
     while (log.childNodes.length > LINES_KEPT) log.firstChild.remove();
     if (atEnd) log.scrollTop = log.scrollHeight;
   });
-  source.addEventListener("end", (event) => { source.close(); draw(JSON.parse(event.data)); });
+  source.addEventListener("end", (event) => { source.close(); hear(JSON.parse(event.data)); });
   source.addEventListener("problem", (event) => { source.close(); notice(JSON.parse(event.data).message, true); });
   // The stream begins anew after a broken connection, so what is shown does, too.
   source.addEventListener("error", () => log.replaceChildren());
   const watch = (changes) => {
-    for (const change of changes) if (change.kind === "job" && change.name === name) draw(change.document);
+    for (const change of changes) if (change.kind === "job" && change.name === name) hear(change.document);
   };
   watch.end = () => source.close();
   return watch;
