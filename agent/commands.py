@@ -73,6 +73,9 @@ class CommandDesk:
         if self._agent.stopping:
             message = f"board {board}: the agent is being stopped; try again later"
             return ErrorInfo(kind=ErrorKind.BUSY, message=message)
+        action = None if command.force and self._force_allowed else self._agent.actions.objection(board)
+        if action is not None:
+            return ErrorInfo(kind=ErrorKind.BUSY, message=f"board {board}: {action}; wait for it, or cancel it")
         if self._waiting.get(board, 0) >= MAX_WAITING_PER_BOARD:
             message = f"board {board}: {MAX_WAITING_PER_BOARD} commands wait already; try later"
             return ErrorInfo(kind=ErrorKind.BUSY, message=message)

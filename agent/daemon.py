@@ -4,18 +4,18 @@ Order of work for whatever happens: the shelf decides, the effects are stored in
 """
 
 import asyncio
-import contextlib
 import logging
-import sqlite3
-import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent import board_info, console_bridge, metering, netboot_bridge, own_info
+from agent.action_store import ActionStore
+from agent.actions import Actions
 from agent.board_names import BoardNames
 from agent.boot_records import BootRecorder
 from agent.commands import CommandDesk
+from agent.effect_queue import POWER_TASK, EffectQueue
 from agent.energy_recorder import EnergyRecorder
 from agent.errors import AgentError
 from agent.hooks import DueHooks, HookDesk, HookRun
@@ -33,13 +33,14 @@ from agent.root_watch import roots_desk
 from agent.segment_alerts import AlertChange
 from agent.settings import AgentSettings
 from agent.shelf import BoardPlan, Effects, Moment, Shelf
+from agent.unit import moment
 from agent.voice import Voice
 from daemon.mqtt_link import Message, MqttLink, Will
 from daemon.state_folder import held
 from daemon.store import Store
 from netboot.events import NetbootEvent
 from wire.payloads import AgentState, ErrorInfo, Registration, encode
-from wire.phases import EventType, Phase, Power, Presence
+from wire.phases import EventType, Power, Presence
 from wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -53,15 +54,6 @@ LAST_WORDS_S = 2.0
 """For answers and events on a clean stop; events that are not said wait on disk."""
 PDU_LISTENER_END_S = 3.0
 """For pdudaemon's clients to take their answers after the last of their switches."""
-POWER_TASK = "power-"
-"""How tasks are named that switch power: a clean stop waits for these."""
-NO_DEADLINE_S = 3600.0
-"""How long the deadline task sleeps when no board is coming up; a change of any board wakes it."""
-
-
-def moment() -> Moment:
-    """Now."""
-    return Moment(time.monotonic(), datetime.now(UTC))
 
 
 class Agent:
@@ -74,8 +66,8 @@ class Agent:
         self.infos = {name: board_info.of(settings, name) for name in settings.boards}
         self._lasting: set[asyncio.Task[None]] = set()
         self._passing: set[asyncio.Task[None]] = set()
-        self._applied: asyncio.Queue[tuple[Effects, asyncio.Future[None] | None]] = asyncio.Queue()
-        self._deadlines_changed = asyncio.Event()
+        self.effects = EffectQueue(self)
+        self.actions = Actions(self)
         self.pdu_listener: PduListener | None = None
         self.energy: EnergyRecorder | None = None
         self.names = BoardNames(self)
@@ -139,7 +131,7 @@ class Agent:
         self.energy = metering.recorder(self, store)
         self.commands = CommandDesk(self, force_allowed=table.force_allowed)
         self.inbox = Inbox(self)
-        self._own(self._apply_for_ever(), "apply")
+        self._own(self.effects.run(), "effects")
         self._own(self.boots.run(), "boots")
         await self.consoles.start()
         await self._restore()
@@ -150,7 +142,6 @@ class Agent:
             self.memory, off=[b for b in self.shelf.boards if self.shelf.unit(b).power is Power.OFF]
         )
         self._own(self.names.run(), "board names")
-        self._own(self.netboot.run(), "netboot alerts")
         self._own(self.netboot.run(), "netboot alerts")
         if settings.pdu_listener is not None:
             from agent.pdu_listener.service import opened  # noqa: PLC0415  # few need it, and aiohttp is large
@@ -164,7 +155,7 @@ class Agent:
         await self.link.start()
         self.begin(self.tell_info(), "info")
         self._own(self.voice.run(), "voice")
-        self._own(self._watch_deadlines(), "deadlines")
+        self._own(self.effects.watch_deadlines(), "deadlines")
 
     async def _restore(self) -> None:
         """What was stored, corrected by the hardware. Nothing is switched."""
@@ -186,6 +177,7 @@ class Agent:
         self._restored = True
         await self.apply(effects)
         await self.commands.answer_interrupted()
+        await self.actions.start(ActionStore(self.memory.store))
 
     def _make_link(self) -> MqttLink:
         state_topic = self.topics.agent_state(self.name)
@@ -224,6 +216,7 @@ class Agent:
     async def _stop(self) -> None:
         """Let power commands that are under way come to their end, say offline, let go of everything."""
         self.stopping = True
+        await self.actions.stop()
         commands = [task for task in self._passing if task.get_name().startswith(POWER_TASK)]
         if self.pdu_listener is not None:
             commands.append(asyncio.create_task(self.pdu_listener.stop(), name="pdu listener"))
@@ -269,59 +262,11 @@ class Agent:
 
     def submit(self, effects: Effects) -> None:
         """Have `effects` applied, after those that came before."""
-        self._applied.put_nowait((effects, None))
+        self.effects.submit(effects)
 
     async def apply(self, effects: Effects) -> None:
         """As `submit`, and wait until they are stored and their state is being said."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._applied.put_nowait((effects, done))
-        await done
-
-    async def _apply_for_ever(self) -> None:
-        while True:
-            effects, done = await self._applied.get()
-            await self._apply(effects)
-            if done is not None and not done.done():
-                done.set_result(None)
-
-    async def _apply(self, effects: Effects) -> None:
-        if self.energy is not None:
-            for board in effects.changed:
-                self.energy.changed(board)
-        await self._store(effects)
-        for board in effects.changed:
-            self.voice.retain(self.topics.board_state(board), encode(self.shelf.state(board)))
-        for board, name, alert in effects.alerts:
-            self.voice.retain(self.topics.alert(board, name), b"" if alert is None else encode(alert))
-        for board in effects.new_boot:
-            self.netboot.new_boot(board)
-            self.begin(self.netboot.power_lost(board), f"chosen-boot-{board}")
-        for due in self.hooks.due(effects):
-            self.run_hooks(due)
-        for board, action, purpose in effects.enforce:
-            self.begin(self.commands.enforce(board, action, purpose), f"{POWER_TASK}enforce-{board}")
-        for board in effects.cycle:
-            self.begin(self.commands.cycle_for_boot(board), f"{POWER_TASK}boot-retry-{board}")
-        for board, phase in effects.show:
-            self.begin(self._show(board, phase), f"show-{board}")
-        self._deadlines_changed.set()
-
-    async def _store(self, effects: Effects) -> None:
-        memories = {board: self.shelf.memory(board) for board in effects.changed}
-        if not effects.events and not memories:
-            return
-        try:
-            events = await self.outbox.append(
-                effects.events, datetime.now(UTC), also=lambda db: Memory.write_boards(db, memories)
-            )
-        except sqlite3.Error:
-            # A full disk must end neither power switching nor the truth about power; only the events are lost.
-            log.exception("%s: cannot be written; not stored: %s", self.settings.agent.state_dir, effects)
-            events = []
-        for event in events:
-            if event.board in self.shelf:
-                self.shelf.unit(event.board).seq = event.seq
-        self.voice.event_stored()
+        await self.effects.apply(effects)
 
     def run_hooks(self, due: DueHooks) -> None:
         """Run the hooks of a point that asks nothing, beside everything else."""
@@ -329,19 +274,6 @@ class Agent:
 
     def _hook_ran(self, board: str, result: HookRun) -> None:
         self.submit(Effects(events=[NewEvent(board, EventType.HOOK, result.details)]))
-
-    async def _show(self, board: str, phase: Phase) -> None:
-        await self.power.show(board, phase)
-
-    async def _watch_deadlines(self) -> None:
-        while True:
-            self._deadlines_changed.clear()
-            self.submit_if_any(self.shelf.tick(moment()))
-            deadline = self.shelf.next_deadline()
-            wait_s = NO_DEADLINE_S if deadline is None else max(0.05, deadline - time.monotonic())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._deadlines_changed.wait()
 
     def submit_if_any(self, effects: Effects) -> None:
         """`submit`, unless there is nothing to do."""

@@ -14,7 +14,16 @@ from agent.registration import KnownBoard
 from agent.requests import Answer, Handler, RequestError, answer, flag, text
 from daemon.mqtt_link import Message
 from netboot.boot_secrets import Verdict
-from wire.payloads import AgentState, BoardSelf, PayloadError, Registration, decode, encode, registration_message
+from wire.payloads import (
+    AgentState,
+    BoardSelf,
+    PayloadError,
+    Registration,
+    Response,
+    decode,
+    encode,
+    registration_message,
+)
 from wire.phases import ErrorKind, Presence
 
 if TYPE_CHECKING:
@@ -45,6 +54,7 @@ class Inbox:
         self._handlers = {
             "announce": self._announce,
             "boot": self._boot,
+            "cancel-action": agent.actions.cancel,
             "console": agent.consoles.answer,
             "energy": not_metering if agent.energy is None else agent.energy.answer,
             "joining": self._joining,
@@ -162,7 +172,13 @@ class Inbox:
 
     async def _request(self, verb: str, payload: bytes) -> None:
         agent = self._agent
-        response = await answer(verb, payload, self._handlers, datetime.now(UTC))
+        response: Response | None
+        if verb in agent.actions:
+            response = await agent.actions.answer(verb, payload, datetime.now(UTC))
+        else:
+            response = await answer(verb, payload, self._handlers, datetime.now(UTC), also=agent.actions.verbs)
+        if response is None:
+            return
         agent.voice.say(agent.topics.agent_response(agent.name, verb), encode(response))
 
     def _board(self, data: dict[str, object]) -> str:

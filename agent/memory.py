@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.action_store import ACTIONS_SCHEMA
 from agent.boot_records import BOOTS_SCHEMA
 from agent.energy_schema import ENERGY_SCHEMA
 from agent.outbox import OUTBOX_SCHEMA
@@ -34,7 +35,7 @@ CREATE TABLE agent_command (
 CREATE INDEX agent_command_at ON agent_command (at);
 """
 
-MIGRATIONS = (MEMORY_SCHEMA + OUTBOX_SCHEMA + JOURNAL_SCHEMA, ENERGY_SCHEMA, BOOTS_SCHEMA)
+MIGRATIONS = (MEMORY_SCHEMA + OUTBOX_SCHEMA + JOURNAL_SCHEMA, ENERGY_SCHEMA, BOOTS_SCHEMA, ACTIONS_SCHEMA)
 """Script i brings the schema from version i to i + 1; a landed script is never edited."""
 
 COMMANDS_KEPT = 10_000
@@ -58,7 +59,7 @@ class Memory:
     """Reads and writes of the tables above."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
 
     async def next_session(self) -> int:
         """A session number that is higher than any before; stored before it is used."""
@@ -69,7 +70,7 @@ class Memory:
             db.execute("INSERT OR REPLACE INTO agent_fact VALUES ('session', ?)", (str(session),))
             return session
 
-        return await self._store.run(work)
+        return await self.store.run(work)
 
     async def fact(self, name: str) -> Any:
         """A stored JSON value, or None."""
@@ -78,7 +79,7 @@ class Memory:
             row = db.execute("SELECT value FROM agent_fact WHERE name = ?", (name,)).fetchone()
             return None if row is None else str(row[0])
 
-        text = await self._store.run(work)
+        text = await self.store.run(work)
         return None if text is None else json.loads(text)
 
     async def remember(self, name: str, value: Any) -> None:
@@ -88,7 +89,7 @@ class Memory:
         def work(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR REPLACE INTO agent_fact VALUES (?, ?)", (name, text))
 
-        await self._store.run(work)
+        await self.store.run(work)
 
     async def boards(self) -> dict[str, BoardMemory]:
         """All boards that were ever stored."""
@@ -105,7 +106,7 @@ class Memory:
                 for row in db.execute("SELECT * FROM agent_board")
             }
 
-        return await self._store.run(work)
+        return await self.store.run(work)
 
     @staticmethod
     def write_boards(db: sqlite3.Connection, boards: Mapping[str, BoardMemory]) -> None:
@@ -135,7 +136,7 @@ class Memory:
             )
             return True, None
 
-        return await self._store.run(work)
+        return await self.store.run(work)
 
     async def end_command(self, board: str, command_id: str, result: bytes) -> None:
         """Store a command's result, to be repeated when the command comes again."""
@@ -143,7 +144,7 @@ class Memory:
         def work(db: sqlite3.Connection) -> None:
             db.execute("UPDATE agent_command SET result = ? WHERE board = ? AND id = ?", (result, board, command_id))
 
-        await self._store.run(work)
+        await self.store.run(work)
 
     async def interrupted_commands(self) -> list[tuple[str, str]]:
         """`(board, id)` of commands that were begun and have no result: the agent was stopped in between."""
@@ -152,4 +153,4 @@ class Memory:
             rows = db.execute("SELECT board, id FROM agent_command WHERE result IS NULL ORDER BY at")
             return [(row["board"], row["id"]) for row in rows]
 
-        return await self._store.run(work)
+        return await self.store.run(work)

@@ -1,6 +1,6 @@
 """`agent/<agent>/request/<verb>`: questions and orders about the agent itself, each answered with its transaction."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 
 from wire.payloads import ErrorInfo, PayloadError, Request, Response, decode
@@ -42,8 +42,11 @@ def flag(data: Mapping[str, object], key: str) -> bool:
     return value
 
 
-async def answer(verb: str, payload: bytes, handlers: Mapping[str, Handler], now: datetime) -> Response:
-    """The response to one request; whatever is wrong with it becomes an error in the response."""
+async def answer(
+    verb: str, payload: bytes, handlers: Mapping[str, Handler], now: datetime, *, also: Iterable[str] = ()
+) -> Response:
+    """The response to one request; whatever is wrong with it becomes an error in the response. `also` are verbs that
+    others answer, for the list of what may be asked."""
     try:
         request = decode(Request, payload)
     except PayloadError as error:
@@ -54,7 +57,7 @@ async def answer(verb: str, payload: bytes, handlers: Mapping[str, Handler], now
         return Response(transaction=request.transaction, ok=False, error=late)
     handler = handlers.get(verb)
     if handler is None:
-        known = ", ".join(sorted(handlers))
+        known = ", ".join(sorted([*handlers, *also]))
         info = ErrorInfo(kind=ErrorKind.NOT_FOUND, message=f"there is no request {verb}; known are {known}")
         return Response(transaction=request.transaction, ok=False, error=info)
     try:

@@ -1,7 +1,8 @@
 """One board as the shelf keeps it, and what the shelf tells its caller to do."""
 
+import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from agent.life import BoardLife
 from agent.outbox import NewEvent
@@ -16,6 +17,11 @@ class Moment:
 
     monotonic: float
     wall: datetime
+
+
+def moment() -> Moment:
+    """Now."""
+    return Moment(time.monotonic(), datetime.now(UTC))
 
 
 @dataclass(slots=True)

@@ -160,5 +160,8 @@ class EventType(StrEnum):
     """A program of the admin's ran at a point of the board's life; `details` has its exit code and last words."""
     ROOT = "root"
     """A root was given to it, reset or saved, or could not be; `details.what` says which."""
+    ACTION = "action"
+    """A request that takes time (console, bootloader, mode, flash): `details` has the `action`, its `transaction`, the
+    `stage` (first `begun`, last `done` or `failed` with a `reason`), and maybe `percent` and `message`."""
     OUTBOX_OVERFLOW = "outbox-overflow"
     """The bounded outbox dropped the oldest events; `details.dropped` counts them."""

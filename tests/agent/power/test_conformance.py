@@ -250,7 +250,7 @@ async def test_snmp(tmp_path):
     async with VirtualPdu(PduSettings(write_community=SECRET)) as pdu:
         bench = PduBench(
             pdu, driver="snmp", host="127.0.0.1", port=pdu.port, family="apc-rpdu2",
-            community_file=tmp_path / "community", timeout_s=0.1, retries=0,
+            community_file=tmp_path / "community", timeout_s=0.4, retries=0,
         )  # fmt: skip
         results = await conformance.check_driver(bench)
         assert {result.check for result in results if result.skipped} <= {"many"}
