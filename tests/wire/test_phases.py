@@ -17,7 +17,9 @@ WORDS = {
     "LeaseStage": "waiting held ending ended",
     "JobState": "queued waking offered running passed failed error cancelled",
     "Outcome": "passed failed error",
-    "EventType": "power phase netboot registered registration-refused presence alert console hook root action outbox-overflow",
+    "EventType": (
+        "power phase netboot registered registration-refused presence alert console hook root action outbox-overflow"
+    ),
 }
 
 
