@@ -12,6 +12,7 @@ from cli.energy_options import price, since
 from cli.exits import usage
 from cli.job_commands import JOB, SUBMIT
 from cli.lease_commands import LEASES
+from cli.mqtt_acl_command import MQTT_ACL
 from cli.netboot_command import NETBOOT
 from cli.roots_command import ROOT
 from cli.simulate_command import SIMULATE
@@ -346,6 +347,7 @@ COMMANDS: dict[str, Command] = {
         _check_options,
         _check,
     ),
+    "mqtt-acl": MQTT_ACL,
     "initramfs": Command(
         "build the image that boards boot: busybox, modules, our client",
         "Fetches what it needs from this machine's apt sources, without root, and keeps it in the cache\n"
