@@ -9,12 +9,13 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent import board_info, console_bridge, metering, netboot_bridge, own_info
+from agent import board_info, console_actions_bridge, console_bridge, metering, netboot_bridge, own_info
 from agent.action_store import ActionStore
 from agent.actions import Actions
 from agent.board_names import BoardNames
 from agent.boot_records import BootRecorder
 from agent.commands import CommandDesk
+from agent.console_steps_bridge import ConsoleSteps
 from agent.effect_queue import POWER_TASK, EffectQueue
 from agent.energy_recorder import EnergyRecorder
 from agent.errors import AgentError
@@ -74,6 +75,9 @@ class Agent:
         self.hooks = HookDesk(settings.hooks, self.name, self._hook_ran)
         self.netboot = NetbootDesk(settings, self._netboot_event, self._netboot_alerts, lambda: roots_desk(self))
         self.consoles = console_bridge.desk(self)
+        self.console_steps = ConsoleSteps(
+            self, [name for name, board in settings.boards.items() if board.client == "console"]
+        )
         self.session = 0
         self.stopping = False
         self._restored = False
@@ -134,6 +138,7 @@ class Agent:
         self._own(self.effects.run(), "effects")
         self._own(self.boots.run(), "boots")
         await self.consoles.start()
+        console_actions_bridge.add(self)
         await self._restore()
         if self.energy is not None:
             await self.energy.start()
@@ -153,6 +158,7 @@ class Agent:
         for board, info in self.infos.items():
             self.voice.retain(self.topics.board_info(board), encode(info))
         await self.link.start()
+        await self.console_steps.start()
         self.begin(self.tell_info(), "info")
         self._own(self.voice.run(), "voice")
         self._own(self.effects.watch_deadlines(), "deadlines")
@@ -217,6 +223,7 @@ class Agent:
         """Let power commands that are under way come to their end, say offline, let go of everything."""
         self.stopping = True
         await self.actions.stop()
+        await self.console_steps.stop()
         commands = [task for task in self._passing if task.get_name().startswith(POWER_TASK)]
         if self.pdu_listener is not None:
             commands.append(asyncio.create_task(self.pdu_listener.stop(), name="pdu listener"))

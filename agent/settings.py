@@ -88,6 +88,8 @@ class BoardTable(OwnBootFiles, Table):
     """Its folder below `labgrid_tftp`, as in TFTPProvider's `external`; the board's name if not given."""
     labels: dict[str, Label] = Field(default={})
     console: BoardConsole | None = None
+    client: Literal["board", "console"] = "board"
+    """Who works a job's steps: a client on the board, or the agent, on the board's console."""
     boot_timeout_s: float = Field(default=180.0, ge=5, le=7200)
     boot_retries: int = Field(default=1, ge=0, le=10)
     min_off_s: float | None = Field(default=None, ge=0, le=600)
@@ -108,7 +110,7 @@ class BoardTable(OwnBootFiles, Table):
     @property
     def registers(self) -> bool:
         """Whether it can ever register. One that cannot is switched and read back, and nothing more is expected."""
-        return self.profile is not None or self.trust_mac
+        return self.profile is not None or self.trust_mac or self.client == "console"
 
 
 class AgentSettings(FileSettings):
@@ -160,6 +162,9 @@ def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     yield from netboot_settings.contradictions(settings)
     yield from root_settings.contradictions(settings)
     yield from hook_settings.contradictions(settings.hooks, settings.boards)
+    for name, board in settings.boards.items():
+        if board.client == "console" and board.console is None:
+            yield ("boards", name, "client"), "the board has no console: give it one, or leave client out"
     yield from console_settings.contradictions({name: board.console for name, board in settings.boards.items()})
     if settings.pdu_listener is not None:
         yield from pdu_listener_settings.contradictions(settings.pdu_listener, settings.controllers, settings.boards)

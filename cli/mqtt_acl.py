@@ -68,7 +68,10 @@ def _accounts(file: Path, *, nameless_boards: bool) -> Iterator[tuple[Account, s
         roles = (Role.BROKER,) if "web" not in tables else (Role.BROKER, Role.OPERATOR)
         yield Account(user, roles), prefix
     if "agent" in tables:
-        yield Account(user, (Role.AGENT,), names=(str(agent.get("name")),), boards=tuple(boards)), prefix
+        # Where it runs the steps of jobs on consoles, it speaks for those boards.
+        stands_in = any(isinstance(board, dict) and board.get("client") == "console" for board in boards.values())
+        parts: tuple[Role, ...] = (Role.AGENT, Role.BOARD) if stands_in else (Role.AGENT,)
+        yield Account(user, parts, names=(str(agent.get("name")),), boards=tuple(boards)), prefix
         if not nameless_boards:
             for board in boards:
                 yield Account(board, (Role.BOARD,), names=(board,)), prefix

@@ -85,6 +85,10 @@ class Console:
         self.port = Port(table, around.watch, on_data=self._data, on_state=self._state)
         self.story = BootStory()
         self.bytes_seen = 0
+        self.power_at = time.monotonic()
+        """When its power changed, as far as we know; monotonic seconds."""
+        self.on_boot: list[Callable[[str], None]] = []
+        """Called with the reason when what ran on the board is gone: its power went off, it restarted, it panicked."""
         self._clients_set_speed = consoles.clients_set_speed
         self._around = around
         self._redactor = Redactor()
@@ -132,7 +136,14 @@ class Console:
         anew = self._pass(milestones)
         if anew:
             self._around.recorder.new_boot(self.board)
+            self._tell_boot("the board restarted")
+        elif any(milestone.kind is Kind.PANIC for milestone in milestones):
+            self._tell_boot("its kernel panicked")
         self._around.recorder.data(self.board, data)
+
+    def _tell_boot(self, why: str) -> None:
+        for call in list(self.on_boot):
+            call(why)
 
     def _pass(self, milestones: list[Milestone]) -> bool:
         """Tell what is to be told; whether another boot began without the power's doing."""
@@ -170,10 +181,12 @@ class Console:
         later than the board's first word."""
         self.look()
         self._around.recorder.note(self.board, "power on" if on else "power off")
+        self.power_at = time.monotonic()
         if not on:
             self.story.begin()
             self._lines.forget()
             self._around.recorder.new_boot(self.board)
+            self._tell_boot("the board lost its power")
 
     def last_line(self) -> str | None:
         """What the board said last; None where it has said nothing since its power came."""

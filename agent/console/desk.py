@@ -18,6 +18,7 @@ from agent.console.port import PortState
 from agent.console.recorder import Recorder
 from agent.console.recording import LINE_BYTES, Cursor, Page, Query, RecordedBoot, parts_of, wall
 from agent.console.settings import ConsolesTable, ConsoleTable, PlaceKind, socket_path
+from agent.console.shell_line import ConsoleShell
 from agent.console.writer_place import Binding, Writer
 from agent.errors import AgentError
 from agent.requests import Answer, RequestError, text
@@ -71,6 +72,7 @@ class ConsoleDesk:
         self._recording: asyncio.Task[None] | None = None
         self._known: set[str] = set(boards)
         self.consoles: dict[str, Console] = {}
+        self.shells: dict[str, ConsoleShell] = {}
 
     async def start(self) -> None:
         """Open every port and listen. A port that cannot be opened is tried again for ever; an address is not.
@@ -92,6 +94,7 @@ class ConsoleDesk:
         for board, table in self._tables.items():
             console = Console(board, table, self._settings, around)
             self.consoles[board] = console
+            self.shells[board] = ConsoleShell(console)
             self._tasks.append(asyncio.create_task(console.run(), name=f"console {board}"))
             await self._listen(console, table)
 
@@ -109,6 +112,8 @@ class ConsoleDesk:
         """Let go of all ports, end all connections, and write what is not written."""
         for listeners in self._listeners:
             listeners.stop()
+        for shell in self.shells.values():
+            shell.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -60,19 +60,23 @@ class _Tape:
         self._kept: list[tuple[Segment, int]] | None = None
         self._number = 0
         self._boot = 0
+        self.written = 0
+        """How many entries of the last `write` are on the disk."""
 
     def write(self, entries: list[tuple[bool, Record]]) -> None:
-        """Append; raises OSError with nothing half written left behind in the way of what follows."""
+        """Append, and count in `written`; raises OSError with nothing half written left in the way of what follows."""
+        self.written = 0
         self._look()
         run = bytearray()
-        for new_boot, record in entries:
+        for number, (new_boot, record) in enumerate(entries):
             if new_boot or self._fd is None or self._size + len(run) >= self._limit // SEGMENTS_OF_LIMIT:
                 self._append(run)
+                self.written = number
                 run = bytearray()
-                self._boot += new_boot
-                self._begin(record.at_us)
+                self._begin(record.at_us, new_boot=new_boot)
             run += record.encoded()
         self._append(run)
+        self.written = len(entries)
 
     def _look(self) -> None:
         if self._kept is not None:
@@ -83,12 +87,12 @@ class _Tape:
         if found:
             self._number, self._boot = found[-1].number, max(segment.boot for segment in found)
 
-    def _begin(self, at_us: int) -> None:
+    def _begin(self, at_us: int, *, new_boot: bool) -> None:
         self.close()
-        self._number += 1
-        segment = Segment.named(self._folder, self._number, self._boot, at_us)
+        segment = Segment.named(self._folder, self._number + 1, self._boot + new_boot, at_us)
         # What a board prints may be private to who works with it.
         self._fd = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._number, self._boot = segment.number, segment.boot
         self._size = 0
         kept = self._kept if self._kept is not None else []
         kept.append((segment, 0))
@@ -109,10 +113,20 @@ class _Tape:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
             self.close()
+            if self._size == 0:
+                self._unmake()
             raise
         self._size += len(run)
         if self._kept:
             self._kept[-1] = self._kept[-1][0], self._size
+
+    def _unmake(self) -> None:
+        """Take back the segment that was begun and got nothing: each try at a full disk would leave one, and a boot."""
+        if self._kept:
+            segment, _ = self._kept.pop()
+            with contextlib.suppress(OSError):
+                segment.path.unlink()
+        self._boot = self._kept[-1][0].boot if self._kept else 0
 
     def close(self) -> None:
         if self._fd is not None:
@@ -234,8 +248,11 @@ class Recorder:
                 tape.write(entries)
             except OSError as error:
                 why = (error.strerror or str(error)).lower()
-                size = sum(len(record.data) for _, record in pending.entries if record.kind is RecordKind.DATA)
-                failed[board] = pending.lost + size, any(starts for starts, _ in pending.entries)
+                left = entries[tape.written :]
+                lost = sum(len(record.data) for _, record in left if record.kind is RecordKind.DATA)
+                if tape.written == 0:  # else the note of what was missing before is written
+                    lost += pending.lost
+                failed[board] = lost, any(starts for starts, _ in left)
         return failed, why
 
     async def boots(self, board: str) -> list[RecordedBoot]:

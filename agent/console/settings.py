@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from agent.settings_table import Key, Table
 
@@ -86,12 +86,40 @@ class ConsoleTable(Table):
     other programs on these ports can not."""
     milestones: bool = True
     """Whether what it prints moves the board's phase and becomes events."""
+    user: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")
+    """Who logs in where the agent runs something and a login prompt stands there."""
+    password_file: Path | None = None
+    """A file with the user's password on its first line."""
+    prompt: str | None = Field(default=None, min_length=1, max_length=200)
+    """A regular expression for the end of the shell's prompt; without it one that ends in `#`, `$` or `%`."""
+    line_characters: int = Field(default=240, ge=120, le=4000)
+    """The longest line that is typed at once: busybox' editor takes 254, a terminal that edits itself 4095."""
+    char_delay_ms: float = Field(default=0.0, ge=0, le=1000)
+    """Between two characters that the agent types, for a UART that loses them when they come faster."""
 
     @field_validator("device")
     @classmethod
     def _is_a_place(cls, device: str) -> str:
         Place.parse(device)
         return device
+
+    @field_validator("prompt")
+    @classmethod
+    def _is_a_pattern(cls, prompt: str | None) -> str | None:
+        if prompt is not None:
+            try:
+                re.compile(prompt)
+            except re.error as error:
+                raise ValueError(f"{prompt!r} is no regular expression: {error}") from None
+        return prompt
+
+    @model_validator(mode="after")
+    def _password_has_a_user(self) -> Self:
+        if self.password_file is not None and self.user is None:
+            raise ValueError("password_file without user: give both or neither")
+        if self.password_file is not None and not self.password_file.is_file():
+            raise ValueError(f"password_file: {self.password_file} is not there, or is no file")
+        return self
 
     @property
     def place(self) -> Place:

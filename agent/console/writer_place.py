@@ -1,8 +1,9 @@
 """Who may type on a console: many read, one writes. No I/O and no clock.
 
 The first who types has the place. It is free again when its holder leaves, gives it up, or has typed nothing for
-`idle_s`; anybody may take it, which its holder is told. Where leases bind writers, only who shows the token of the
-lease that holds types at all.
+`idle_s`; anybody may take it, which its holder is told, unless the holder keeps it: a dialogue of the agent's own that
+somebody else's keys would spoil. Where leases bind writers, only who shows the token of the lease that holds types at
+all.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ class Writer:
     name: str
     token: int | None = None
     """Of the lease that it shows."""
+    keeps: bool = False
+    """Nobody takes the place from it; it gives it up when it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +41,24 @@ class WriterPlace:
         """`who` types at `now`. Returns None where it may, else why not, as a clause for people."""
         if lease is not None and who.token != lease.token:
             return f"the board is leased by {lease.holder}"
-        if self.holder is not None and self.holder is not who and now - self.last_typed < self.idle_s:
-            return f"{self.holder.name} is typing"
+        other = self.holder if self.holder is not who else None
+        if other is not None and (other.keeps or now - self.last_typed < self.idle_s):
+            return f"{other.name} is typing"
         if self.holder is not who:
             self.holder, self.since = who, now
         self.last_typed = now
         return None
 
+    def is_used(self, now: float) -> bool:
+        """Whether somebody types, or has typed a short while ago."""
+        return self.holder is not None and (self.holder.keeps or now - self.last_typed < self.idle_s)
+
     def take(self, who: Writer, now: float, lease: Binding | None = None) -> str | None:
         """`who` takes the place from whoever has it. Returns None where it may, else why not."""
         if lease is not None and who.token != lease.token:
             return f"the board is leased by {lease.holder}"
+        if self.holder is not None and self.holder is not who and self.holder.keeps:
+            return f"{self.holder.name} keeps the console until it is done"
         if self.holder is not who:
             self.holder, self.since = who, now
         self.last_typed = now

@@ -75,3 +75,12 @@ def test_never_two_and_never_without_the_lease(steps):
         else:
             assert place.holder is before
             assert lease is not None or (verb == "type" and now - last["typed"] < 60)
+
+
+def test_who_keeps_it_gives_it_up_himself():
+    place, job, other = WriterPlace(60), Writer("job-1", keeps=True), Writer("two")
+    assert place.take(job, 0) is None
+    assert place.type(other, 1000) == "job-1 is typing", "however long it was quiet"
+    assert place.take(other, 1001) == "job-1 keeps the console until it is done"
+    assert place.leave(job)
+    assert place.take(other, 1002) is None
