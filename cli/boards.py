@@ -2,27 +2,17 @@
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from cli.farm_view import BoardRow, FarmView
-from cli.session import Session
+from cli.session import QUIET_S, Session
 from cli.target import Target
-
-# Retained messages have no end mark in MQTT; on a local server they follow the SUBACK within a millisecond.
-QUIET_S = 0.2
-COLLECT_DEADLINE_S = 3.0
 
 
 def collect(session: Session, view: FarmView, *, quiet_s: float = QUIET_S) -> None:
-    """Subscribe, and take retained messages until none has come for `quiet_s`."""
-    session.subscribe(*view.filters())
-    deadline_s = time.monotonic() + COLLECT_DEADLINE_S
-    while time.monotonic() < deadline_s:
-        message = session.receive(quiet_s)
-        if message is None:
-            return
+    """Take in what is retained of the farm."""
+    for message in session.retained(*view.filters(), quiet_s=quiet_s):
         view.feed(message.topic, message.payload)
 
 
@@ -38,12 +28,21 @@ def age(since: str, now: datetime) -> str:
 
 
 def cells(row: BoardRow, now: datetime) -> tuple[str, ...]:
-    """A row as the seven columns of the table."""
+    """A row as the eight columns of the table."""
     agent = row.agent if row.agent_state == "online" else f"{row.agent} ({row.agent_state or 'silent'})"
-    return row.board, row.power, row.phase, row.reason, age(row.since, now), agent if row.agent else "", row.job
+    return (
+        row.board,
+        row.power,
+        row.phase,
+        row.reason,
+        age(row.since, now),
+        agent if row.agent else "",
+        row.holder(now),
+        row.job,
+    )
 
 
-COLUMNS = ("BOARD", "POWER", "PHASE", "REASON", "SINCE", "AGENT", "JOB")
+COLUMNS = ("BOARD", "POWER", "PHASE", "REASON", "SINCE", "AGENT", "HOLDER", "JOB")
 
 
 def lines(rows: Sequence[tuple[str, ...]], heads: tuple[str, ...] = COLUMNS) -> list[str]:
@@ -63,10 +62,10 @@ def run(target: Target, *, as_json: bool, watch: bool, for_s: float | None = Non
     with Session(target) as session:
         collect(session, view)
     rows = view.rows()
+    now = datetime.now(UTC)
     if as_json:
-        print(json.dumps({"boards": [row.document() for row in rows]}))
+        print(json.dumps({"boards": [row.document(now) for row in rows]}))
     elif rows:
-        now = datetime.now(UTC)
         print("\n".join(lines([cells(row, now) for row in rows])))
     else:
         print(f"no boards at {target.host}:{target.port} under '{target.prefix}': no agent has announced any",

@@ -1,9 +1,11 @@
 """What the retained messages say about the boards of a farm, put together: a core without I/O."""
 
+import contextlib
 from dataclasses import dataclass
+from datetime import datetime
 
+from cli.light_payloads import AgentState, BoardSelf, BoardState, Lease, PayloadError, decode
 from cli.plain_text import shown
-from wire.payloads import AgentState, BoardSelf, BoardState, PayloadError, decode
 from wire.phases import Phase, Power, Presence
 from wire.topics import Topics
 
@@ -24,9 +26,17 @@ class BoardRow:
     seq: int
     current: bool
     """Said by the agent's present session: not the retained word of one that is gone."""
+    lease: Lease | None = None
+    """As it was last said, run out or not."""
 
-    def document(self) -> dict[str, object]:
-        """As it stands in `--json`; absent things are null."""
+    def holder(self, now: datetime) -> str:
+        """Who holds the board at `now`, a person or a job; empty when nobody does."""
+        return "" if self.lease is None or self.lease.expires <= now else shown(self.lease.holder, 63)
+
+    def document(self, now: datetime | None = None) -> dict[str, object]:
+        """As it stands in `--json`; absent things are null. A lease that has run out at `now` is absent."""
+        lease = self.lease if now is None or self.holder(now) else None
+        until = None if lease is None else lease.ends or lease.expires
         return {
             "board": self.board,
             "power": self.power,
@@ -36,6 +46,9 @@ class BoardRow:
             "agent": self.agent or None,
             "agent_state": self.agent_state or None,
             "job": self.job or None,
+            "holder": None if lease is None else lease.holder,
+            "holder_kind": None if lease is None else lease.kind,
+            "held_until": None if until is None else until.isoformat(timespec="seconds"),
             "seq": self.seq,
         }
 
@@ -48,11 +61,13 @@ class FarmView:
         self._states: dict[str, BoardState | str] = {}
         self._selves: dict[str, BoardSelf] = {}
         self._agents: dict[str, AgentState] = {}
+        self._leases: dict[str, Lease] = {}
 
     def filters(self) -> tuple[str, ...]:
         """The topics to subscribe to."""
         topics = self._topics
-        return topics.every_board("state"), topics.every_agent("state"), topics.every_board("self")
+        boards = (topics.every_board(tail) for tail in ("state", "self", "lease"))
+        return topics.every_agent("state"), *boards
 
     def feed(self, topic: str, payload: bytes) -> bool:
         """Take a message. Returns whether it was one of ours."""
@@ -62,6 +77,9 @@ class FarmView:
             return True
         if board is not None and board.tail == "self":
             self._feed_self(board.board, payload)
+            return True
+        if board is not None and board.tail == "lease":
+            self._feed_lease(board.board, payload)
             return True
         agent = self._topics.parse_agent(topic)
         if agent is not None and agent.tail == "state":
@@ -87,6 +105,12 @@ class FarmView:
         except PayloadError:
             return  # what a board says of itself is its own affair; its agent's word stands
 
+    def _feed_lease(self, board: str, payload: bytes) -> None:
+        self._leases.pop(board, None)
+        with contextlib.suppress(PayloadError):  # what cannot be read binds nobody
+            if payload:
+                self._leases[board] = decode(Lease, payload)
+
     def _feed_agent(self, agent: str, payload: bytes) -> None:
         try:
             self._agents[agent] = decode(AgentState, payload)
@@ -99,7 +123,8 @@ class FarmView:
 
     def _row(self, board: str, state: BoardState | str) -> BoardRow:
         if isinstance(state, str):
-            return BoardRow(board, Power.UNKNOWN, Phase.FAULT, state, "", "", "", "", 0, current=False)
+            lease = self._leases.get(board)
+            return BoardRow(board, Power.UNKNOWN, Phase.FAULT, state, "", "", "", "", 0, current=False, lease=lease)
         agent = self._agents.get(state.agent)
         current = agent is not None and agent.state is Presence.ONLINE and agent.session == state.session
         known = self._selves.get(board)
@@ -115,4 +140,5 @@ class FarmView:
             job=job or "",
             seq=state.seq,
             current=current,
+            lease=self._leases.get(board),
         )

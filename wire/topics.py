@@ -7,7 +7,7 @@ again, because an id with a `+` or `/` in it would address somebody else.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wire.names import is_id, mac_topic_level
+from wire.ids import is_id, mac_topic_level
 
 
 class BoardTopic(NamedTuple):

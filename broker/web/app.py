@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
-from broker.web import board_routes, job_routes, lease_routes, trust_routes
+from broker.web import board_routes, console_routes, job_routes, lease_routes, trust_routes
 from broker.web.access import SESSION_S, Person, Role
 from broker.web.asking import AskError
 from broker.web.desk import Desk
@@ -27,11 +27,14 @@ log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 HEADERS = {
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'",
+    # xterm.js writes style elements for its colours and cell sizes; scripts come from files of ours alone.
+    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
 """The page loads nothing from elsewhere and is shown in nobody's frame."""
+SCRAPE_S = 2.0
+"""Prometheus waits ten seconds for all."""
 PROBLEMS = {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 429, 500, 502, 503, 504)}
 
 
@@ -48,6 +51,7 @@ def application(desk: Desk, closing: asyncio.Event) -> FastAPI:
     api = APIRouter(prefix="/api/v1", responses=dict(PROBLEMS))  # type: ignore[arg-type]  # keys are plain numbers
     api.include_router(_farm_routes(desk, closing))
     api.include_router(board_routes.routes(desk))
+    api.include_router(console_routes.routes(desk))
     api.include_router(job_routes.routes(desk))
     api.include_router(lease_routes.routes(desk))
     api.include_router(trust_routes.routes(desk))
@@ -67,7 +71,14 @@ def application(desk: Desk, closing: asyncio.Event) -> FastAPI:
 
     @app.get("/metrics", dependencies=[reader], response_class=PlainTextResponse, include_in_schema=False)
     async def metrics() -> PlainTextResponse:
-        return PlainTextResponse(desk.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        # Whoever waits for a board waits in the broker, which may be away.
+        waiting: int | None = None
+        try:
+            leases, _ = await lease_routes.all_leases(desk, timeout_s=SCRAPE_S)
+            waiting = sum(isinstance(lease, dict) and lease.get("board") is None for lease in leases)
+        except AskError as error:
+            log.debug("metrics: %s", error)
+        return PlainTextResponse(desk.metrics.text(waiting), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -96,7 +107,8 @@ def _farm_routes(desk: Desk, closing: asyncio.Event) -> APIRouter:
 
     @router.get("/live", response_class=StreamingResponse)
     async def live(_who: reader) -> StreamingResponse:
-        """Changes as server-sent events: `board`, `job`, `agent`, `broker`, `event`; `reload`: read everything anew."""
+        """Changes as server-sent events: `board`, `job`, `agent`, `broker`, `event`, `stranger`; `reload` says: read
+        everything anew."""
 
         async def changes() -> AsyncIterator[bytes]:
             async with desk.live.reading() as queue:

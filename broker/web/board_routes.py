@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from broker.web.access import Person, Role
 from broker.web.desk import Desk
 from broker.web.guard import ApiError, api_error
+from broker.web.lease_rules import held_by_another
 from broker.web.models import (
     AgentView,
     BoardView,
@@ -23,6 +24,8 @@ from wire.payloads import Lease, PowerCommand
 from wire.phases import ErrorKind, PowerAction
 
 MOST_EVENTS = 500
+HEARD_S = 5.0
+"""A browser opens few connections at once: one that waits long for an agent holds up others."""
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -57,7 +60,7 @@ def routes(desk: Desk) -> APIRouter:
     @router.get("/boards/{board}/netboot")
     async def netboot(board: str, _who: reader) -> dict[str, object]:
         """What it would be served, why, and its last boots request by request."""
-        return await desk.asker.agent(desk.agent_of(board), "netboot", {"board": board})
+        return await desk.asker.agent(desk.agent_of(board), "netboot", {"board": board}, timeout_s=HEARD_S)
 
     @router.post("/boards/{board}/power")
     async def power(board: str, asked: SwitchPower, who: user) -> Switched:
@@ -106,9 +109,7 @@ def power_command(board: str, asked: SwitchPower, who: Person, lease: Lease | No
             raise api_error(ErrorKind.NOT_ALLOWED, f"{who.name} is {who.role.value}; only an admin may force")
         return PowerCommand(power=asked.power, force=True)
     if held and lease is not None:
-        if lease.holder != who.name:
-            until = f"{(lease.ends or lease.expires).astimezone():%Y-%m-%d %H:%M %Z}"
-            message = f"board {board}: held by {lease.holder} until {until}; wait, or ask for it"
+        if (message := held_by_another(board, who, lease, now)) is not None:
             raise api_error(ErrorKind.NOT_ALLOWED, message, HTTPStatus.CONFLICT)
         return PowerCommand(power=asked.power, token=lease.token)
     if not who.role.covers(Role.OPERATOR):

@@ -9,6 +9,8 @@ from broker.web.farm_mirror import Document, FarmMirror
 from broker.web.guard import Guard, api_error
 from broker.web.live import Live
 from broker.web.metrics import Metrics
+from broker.web.open_consoles import Consoles
+from broker.web.strangers import Strangers
 from broker.web.timeline_store import TimelineStore
 from wire.phases import ErrorKind
 
@@ -24,6 +26,8 @@ class Desk:
     guard: Guard
     metrics: Metrics
     timeline: TimelineStore
+    consoles: Consoles
+    strangers: Strangers
 
     def known(self, board: str) -> Document:
         """The board.

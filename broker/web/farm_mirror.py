@@ -5,6 +5,7 @@ Leases' tokens stay in here: whoever has one may switch the board.
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from wire.payloads import (
     AgentInfo,
@@ -22,7 +23,7 @@ from wire.payloads import (
     Telemetry,
     decode,
 )
-from wire.phases import Phase, Power, Presence
+from wire.phases import LeaseKind, Phase, Power, Presence
 from wire.topics import Topics
 
 JOBS_KEPT = 1000
@@ -218,6 +219,14 @@ class FarmMirror:
         for board in self._boards.values():
             if board.state is not None:
                 counts[board.state.phase] += 1
+        return counts
+
+    def leased(self, now: datetime) -> dict[LeaseKind, int]:
+        """How many boards are held at `now`, by whom. Of old, only jobs held boards and did not say so."""
+        counts = dict.fromkeys(LeaseKind, 0)
+        for board in self._boards.values():
+            if board.lease is not None and board.lease.expires > now:
+                counts[board.lease.kind or LeaseKind.JOB] += 1
         return counts
 
     def watts(self) -> float:

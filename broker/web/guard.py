@@ -3,8 +3,10 @@
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from broker.web.access import Door, Person, Role
 from wire.payloads import ErrorInfo
@@ -60,13 +62,9 @@ class Guard:
         Raises:
             ApiError: a token or cookie was shown that is not good, or a browser was made to send this by another site.
         """
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme:
-            person = self._door.by_token(token.strip()) if scheme.lower() == "bearer" else None
-            if person is None:
-                message = "this token is not known: ask the admin of the farm for one ('boardhand token')"
-                raise api_error(ErrorKind.NOT_ALLOWED, message, HTTPStatus.UNAUTHORIZED)
-            return person
+        by_token = self._by_token(request)
+        if by_token is not None:
+            return by_token
         cookie = request.cookies.get(SESSION_COOKIE)
         if cookie is None:
             return None
@@ -74,19 +72,53 @@ class Guard:
             raise api_error(ErrorKind.NOT_ALLOWED, f"with a cookie, the header {OWN_HEADER} is needed, too")
         return self._door.by_session(cookie, self._clock())
 
+    def _by_token(self, request: HTTPConnection) -> Person | None:
+        """Who shows a token; None where none is shown.
+
+        Raises:
+            ApiError: it is nobody's.
+        """
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if not scheme:
+            return None
+        person = self._door.by_token(token.strip()) if scheme.lower() == "bearer" else None
+        if person is None:
+            message = "this token is not known: ask the admin of the farm for one ('boardhand token')"
+            raise api_error(ErrorKind.NOT_ALLOWED, message, HTTPStatus.UNAUTHORIZED)
+        return person
+
+    def at_socket(self, request: HTTPConnection, role: Role) -> Person:
+        """Who opens a WebSocket, or still has it open, if the role is enough. Browsers let any page open one anywhere
+        and send the cookie along, and no header can be asked for; but they say whose page it is (RFC 6455, 10.2).
+
+        Raises:
+            ApiError: nobody is known by what is shown, or it is another site's page.
+        """
+        origin = request.headers.get("origin")
+        person = self._by_token(request)
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            message = f"a page of {origin[:100]} may not open this; behind a proxy, let it hand on the Host header"
+            raise api_error(ErrorKind.NOT_ALLOWED, message)
+        cookie = request.cookies.get(SESSION_COOKIE)
+        if person is None and cookie is not None and origin is not None:
+            person = self._door.by_session(cookie, self._clock())
+        return self._enough(person, role)
+
+    def _enough(self, person: Person | None, role: Role) -> Person:
+        if person is None:
+            if self._anonymous and role is Role.READER:
+                return Person("anonymous", Role.READER)
+            message = "show a token: 'Authorization: Bearer TOKEN', or log in on the page"
+            raise api_error(ErrorKind.NOT_ALLOWED, message, HTTPStatus.UNAUTHORIZED)
+        if not person.role.covers(role):
+            message = f"{person.name} is {person.role.value}; this is for {role.value}s"
+            raise api_error(ErrorKind.NOT_ALLOWED, message)
+        return person
+
     def needs(self, role: Role) -> Callable[[Request], Awaitable[Person]]:
         """A dependency of FastAPI: the person who asks, if the role is enough."""
 
         async def check(request: Request) -> Person:
-            person = self.person(request)
-            if person is None:
-                if self._anonymous and role is Role.READER:
-                    return Person("anonymous", Role.READER)
-                message = "show a token: 'Authorization: Bearer TOKEN', or log in on the page"
-                raise api_error(ErrorKind.NOT_ALLOWED, message, HTTPStatus.UNAUTHORIZED)
-            if not person.role.covers(role):
-                message = f"{person.name} is {person.role.value}; this is for {role.value}s"
-                raise api_error(ErrorKind.NOT_ALLOWED, message)
-            return person
+            return self._enough(self.person(request), role)
 
         return check

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from broker.web.access import Person, Role
-from broker.web.asking import Data
+from broker.web.asking import ANSWER_S, Data
 from broker.web.desk import Desk
 from broker.web.models import Extend, HandOver, Reserve
 
@@ -22,6 +22,22 @@ def _without_token(answer: Data) -> Data:
     return {key: value for key, value in answer.items() if key != "token"}
 
 
+async def all_leases(desk: Desk, *, timeout_s: float = ANSWER_S) -> tuple[list[object], bool]:
+    """Who holds which board, and who waits; and whether there are more than `MOST_LEASES`.
+
+    Raises:
+        broker.web.asking.AskError: the broker says no, or nothing.
+    """
+    found: list[object] = []
+    more: object = True
+    while more and len(found) < MOST_LEASES:
+        part = await desk.asker.broker("leases", {"start": len(found)}, timeout_s=timeout_s)
+        lines = part.get("leases")
+        found += lines if isinstance(lines, list) else []
+        more = part.get("more") and lines
+    return found, bool(more)
+
+
 def routes(desk: Desk) -> APIRouter:
     """The routes over `desk`."""
     router = APIRouter(tags=["leases"])
@@ -31,14 +47,8 @@ def routes(desk: Desk) -> APIRouter:
     @router.get("/leases")
     async def leases(_who: reader) -> dict[str, object]:
         """Who holds which board, since when and why, and who waits."""
-        found: list[object] = []
-        more: object = True
-        while more and len(found) < MOST_LEASES:
-            part = await desk.asker.broker("leases", {"start": len(found)})
-            lines = part.get("leases")
-            found += lines if isinstance(lines, list) else []
-            more = part.get("more") and lines
-        return {"leases": found, "more": bool(more)}
+        found, more = await all_leases(desk)
+        return {"leases": found, "more": more}
 
     @router.post("/leases", status_code=201)
     async def reserve(asked: Reserve, who: user) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -9,7 +10,8 @@ from prometheus_client.registry import Collector
 
 from broker.web.farm_mirror import Change, FarmMirror
 from broker.web.live import Live
-from wire.phases import JobState, Phase
+from broker.web.open_consoles import Consoles
+from wire.phases import JobState, LeaseKind, Phase
 
 WAIT_BUCKETS_S = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400)
 """From "a board was ready" to "a day in the queue"."""
@@ -21,9 +23,12 @@ JOBS_REMEMBERED = 20_000
 class _Now(Collector):
     """What is, at the moment of asking."""
 
-    def __init__(self, mirror: FarmMirror, live: Live) -> None:
+    def __init__(self, mirror: FarmMirror, live: Live, consoles: Consoles) -> None:
         self._mirror = mirror
         self._live = live
+        self._consoles = consoles
+        self.people_waiting: int | None = None
+        """As the broker said last; None when it is away."""
 
     def collect(self) -> Iterator[Metric]:
         boards = GaugeMetricFamily("boardhand_boards", "Boards by phase.", labels=["phase"])
@@ -52,14 +57,30 @@ class _Now(Collector):
         readers = GaugeMetricFamily("boardhand_live_readers", "Open connections of pages that look.")
         readers.add_metric([], self._live.readers)
         yield readers
+        consoles = GaugeMetricFamily("boardhand_open_consoles", "Consoles that are open in browsers.")
+        consoles.add_metric([], self._consoles.count)
+        yield consoles
+        yield from self._leases()
+
+    def _leases(self) -> Iterator[Metric]:
+        leased = GaugeMetricFamily("boardhand_boards_leased", "Boards that are held, by whom.", labels=["kind"])
+        kinds = self._mirror.leased(datetime.now(UTC))
+        for kind in LeaseKind:
+            leased.add_metric([kind.value], kinds[kind])
+        yield leased
+        if self.people_waiting is not None:
+            queue = GaugeMetricFamily("boardhand_people_waiting", "People in the queue for a board.")
+            queue.add_metric([], self.people_waiting)
+            yield queue
 
 
 class Metrics:
     """Counts changes as they come, and writes everything down when asked."""
 
-    def __init__(self, mirror: FarmMirror, live: Live) -> None:
+    def __init__(self, mirror: FarmMirror, live: Live, consoles: Consoles) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Now(mirror, live))
+        self._now = _Now(mirror, live, consoles)
+        self._registry.register(self._now)
         self._ended = Counter(
             "boardhand_jobs_ended", "Jobs that ended, by outcome.", ["outcome"], registry=self._registry
         )
@@ -91,6 +112,7 @@ class Metrics:
                 if job_times is not None:
                     self._waits.observe(max(0.0, job_times[1] - job_times[0]))
 
-    def text(self) -> bytes:
-        """Everything, as Prometheus reads it."""
+    def text(self, people_waiting: int | None) -> bytes:
+        """Everything, as Prometheus reads it; `people_waiting` is None where nobody could say it."""
+        self._now.people_waiting = people_waiting
         return generate_latest(self._registry)

@@ -6,7 +6,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
@@ -14,12 +14,15 @@ import uvicorn
 from broker.web.access import Door, Person, TokensError, read_tokens
 from broker.web.app import application
 from broker.web.asking import Asker
+from broker.web.console_session import MOST_TYPED_BYTES
 from broker.web.desk import Desk
 from broker.web.farm_mirror import Change, FarmMirror
 from broker.web.guard import Guard
 from broker.web.live import Live
 from broker.web.metrics import Metrics
+from broker.web.open_consoles import Consoles
 from broker.web.settings import WebTable
+from broker.web.strangers import Strangers
 from broker.web.timeline_store import TimelineStore
 from daemon.foreground import DaemonError
 from daemon.mqtt_link import Message, MqttLink
@@ -54,7 +57,9 @@ class Web:
         self._door = Door()
         self._mirror = FarmMirror(mqtt.prefix)
         self._live = Live()
-        self._metrics = Metrics(self._mirror, self._live)
+        self._consoles = Consoles()
+        self._strangers = Strangers(mqtt.prefix)
+        self._metrics = Metrics(self._mirror, self._live, self._consoles)
         self._tokens_read: tuple[int, int] | None = None
         self._closing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -73,12 +78,22 @@ class Web:
         asker = Asker(lambda: self._link, self._topics)
         self._asker = asker
         guard = Guard(self._door, anonymous=self._table.anonymous, clock=asyncio.get_running_loop().time)
-        desk = Desk(self._mirror, asker, self._live, self._door, guard, self._metrics, self._timeline)
+        desk = Desk(
+            mirror=self._mirror,
+            asker=asker,
+            live=self._live,
+            door=self._door,
+            guard=guard,
+            metrics=self._metrics,
+            timeline=self._timeline,
+            consoles=self._consoles,
+            strangers=self._strangers,
+        )
         self._link = MqttLink(
             self._mqtt,
             f"{self._mqtt.prefix}-web-{secrets.token_hex(4)}".replace("/", "-")[-64:],
             will=None,
-            subscriptions=[*self._mirror.subscriptions(), *asker.subscriptions()],
+            subscriptions=[*self._mirror.subscriptions(), *self._strangers.subscriptions(), *asker.subscriptions()],
             on_message=self._heard,
             on_connect=self._connected,
         )
@@ -91,6 +106,9 @@ class Web:
             ssl_keyfile=self._table.key,
             timeout_graceful_shutdown=CLOSE_S,
             server_header=False,
+            # Works with every uvicorn that is allowed, and h11 is there already.
+            ws="wsproto",
+            ws_max_size=MOST_TYPED_BYTES,
         )
         try:
             config.load()
@@ -144,6 +162,9 @@ class Web:
     def _heard(self, message: Message) -> None:
         if self._asker.heard(message.topic, message.payload):
             return
+        if not message.retain:
+            for change in self._strangers.feed(message.topic, message.payload, datetime.now(UTC)):
+                self._live.tell(change)
         for change in self._mirror.feed(message.topic, message.payload):
             if change.kind == "event":
                 self._timeline.add(Event.model_validate(change.document, strict=False))

@@ -10,17 +10,22 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.boards import age, lines
+from board.client import MqttError, Received
+from cli.boards import age, cells, lines
 from cli.farm_view import FarmView
 from cli.plain_text import shown, shown_log
+from cli.session import LAST_OF_ALL, Session
+from cli.target import resolve
 from tests.cli.farm_double import AgentDouble, board_state, boardhand, clean_environment, say, stop, wait_for
 from tests.cli.test_events import event
+from tests.conftest import MosquittoServer
 
 
 def fed(*messages: tuple[str, object]) -> FarmView:
@@ -52,6 +57,24 @@ def test_job_comes_from_a_board_that_is_online() -> None:
     assert fed(state, ("board/b/self", own), ("board/b/self", b"\xff")).rows()[0].job == ""
 
 
+def test_who_holds_a_board_stands_beside_it_until_the_lease_runs_out() -> None:
+    now = datetime(2026, 11, 20, 11, tzinfo=UTC)
+    held = {"holder": "alice", "token": 7, "kind": "person", "expires": "2026-11-20T12:00:00Z"}
+    held["ends"] = "2026-11-20T11:59:00Z"
+    state, lease = ("board/b/state", board_state()), ("board/b/lease", held)
+    (row,) = fed(ONLINE, state, lease).rows()
+    assert cells(row, now)[-2:] == ("alice", "")
+    document = row.document(now)
+    assert (document["holder"], document["holder_kind"]) == ("alice", "person")
+    assert document["held_until"] == "2026-11-20T11:59:00+00:00"
+    assert "token" not in document, "whoever has it may switch the board"
+    late = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    assert (row.holder(late), row.document(late)["holder"]) == ("", None)
+    for gone in (b"", b"\xff"):
+        (row,) = fed(ONLINE, state, lease, ("board/b/lease", gone)).rows()
+        assert row.document(now)["held_until"] is None
+
+
 def test_cleared_state_removes_the_board_and_a_broken_one_is_shown() -> None:
     assert fed(("board/b/state", board_state()), ("board/b/state", b"")).rows() == []
     row = fed(("board/b/state", b'{"power": "\x1b"}')).rows()[0]
@@ -60,7 +83,7 @@ def test_cleared_state_removes_the_board_and_a_broken_one_is_shown() -> None:
 
 
 @given(
-    st.sampled_from(["board/b/state", "board/b/self", "agent/lab-1/state", "board/../state", "board//state", "x"]),
+    st.sampled_from(["board/b/state", "board/b/lease", "agent/lab-1/state", "board/../state", "board//state", "x"]),
     st.binary(max_size=80) | st.builds(lambda value: json.dumps(value).encode(), st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["power", "state", "a"]), inner),
@@ -95,7 +118,7 @@ def test_table_columns_line_up() -> None:
 def test_boards_once_as_table_and_json(agent: AgentDouble, server: int) -> None:
     agent.retain("board/virt-2/state", board_state(power="on", phase="fault", reason="hub-1 lies"))
     table = boardhand("boards", port=server).stdout.splitlines()
-    assert table[0].split() == ["BOARD", "POWER", "PHASE", "REASON", "SINCE", "AGENT", "JOB"]
+    assert table[0].split() == ["BOARD", "POWER", "PHASE", "REASON", "SINCE", "AGENT", "HOLDER", "JOB"]
     assert table[2].split()[:5] == ["virt-2", "on", "fault", "hub-1", "lies"]
     document = json.loads(boardhand("boards", "--json", port=server).stdout)
     assert [(row["board"], row["power"], row["agent_state"]) for row in document["boards"]] == [
@@ -197,3 +220,59 @@ def test_watch_redraws_in_place_on_a_terminal(agent: AgentDouble, server: int) -
     finally:
         stop(child)
         os.close(master)
+
+
+# --- when all that is retained has come -------------------------------------------------------------------------
+
+
+class ScriptedLink:
+    """A connection that was sent `messages`, and notes how long somebody waits after them."""
+
+    def __init__(self, *messages: tuple[str, bytes], refuses: bool = False) -> None:
+        self.messages = [Received(topic, payload, True) for topic, payload in messages]
+        self.refuses = refuses
+        self.waited: list[float | None] = []
+
+    def subscribe(self, *topics: str) -> None:
+        if self.refuses and LAST_OF_ALL in topics:
+            raise MqttError("refused")
+
+    def receive(self, timeout_s: float | None) -> Received | None:
+        if self.messages:
+            return self.messages.pop(0)
+        self.waited.append(timeout_s)
+        return None
+
+
+def session_on(link: ScriptedLink) -> Session:
+    session = Session(resolve({}, {}))
+    session._link = link  # type: ignore[assignment]
+    return session
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_without_a_mark_silence_ends_what_is_retained(*, refuses: bool) -> None:
+    link = ScriptedLink(("a", b"1"), ("b", b"2"), refuses=refuses)
+    assert [message.topic for message in session_on(link).retained("a", "b", quiet_s=0.3)] == ["a", "b"]
+    assert link.waited == [0.3]
+
+
+def test_the_mark_ends_it_at_once_and_is_not_shown() -> None:
+    link = ScriptedLink(("a", b"1"), (LAST_OF_ALL, b"mosquitto version 2"), ("a", b"said later"))
+    assert [message.payload for message in session_on(link).retained("a")] == [b"1"]
+    assert link.waited == []
+
+
+def test_a_real_server_gives_the_mark_after_all_else(mosquitto_server: Callable[..., MosquittoServer]) -> None:
+    """Many more than it has in flight at once, whatever their order in its tree."""
+    server = mosquitto_server(extra="allow_anonymous true\nmax_queued_messages 0\n")
+    names = [f"board/b{n}/state" for n in range(150)]
+    with Session(resolve({"mqtt": server.url}, {}), timeout_s=30) as session:
+        for name in [*names, "zz/last"]:
+            session.publish(f"boardhand/{name}", b"x" * 200, retain=True, wait=name == "zz/last")
+    with Session(resolve({"mqtt": server.url}, {}), timeout_s=30) as session:
+        # So long a silence would be a test that takes an hour.
+        found = [m.topic for m in session.retained("boardhand/zz/#", "boardhand/board/+/state", quiet_s=3600)]
+    assert found[0] == "boardhand/zz/last"
+    assert set(found[1:]) == {f"boardhand/{name}" for name in names}
+    assert len(found) == 151

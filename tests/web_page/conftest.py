@@ -12,26 +12,68 @@ from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from daemon.mqtt_link import MqttLink
+from daemon.mqtt_settings import MqttSettings
 from tests.broker.live import BrokerProcess, LiveFarm, Server, free_port
 from tests.broker.test_web import token_for
+from wire.payloads import ErrorInfo, Request, Response, decode, encode
+from wire.phases import ErrorKind
 
 PATIENCE_S = 30.0
+OPEN = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
 NAMES = ("attic-pi", "bone", "cubie", "imx8", "pi4-2", "pi5", "rock5", "visionfive")
+
+
+class Answering(LiveFarm):
+    """Agent lab1 answers what it is asked: that it has no such thing. Whoever does not is waited for."""
+
+    def __init__(self, port: int, names: tuple[str, ...]) -> None:
+        super().__init__(port, names)
+        self.asked = MqttLink(
+            MqttSettings(url=f"mqtt://127.0.0.1:{port}"),
+            "lab1-asked",
+            will=None,
+            subscriptions=[self.topics.every_agent_request("lab1")],
+            on_message=self.answer,
+            on_connect=self.no_more,
+        )
+
+    async def __aenter__(self) -> "Answering":
+        await super().__aenter__()
+        await self.asked.start()
+        await self.asked.wait_connected(PATIENCE_S)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await super().__aexit__()
+        await self.asked.stop()
+
+    async def no_more(self) -> None:
+        """It has said all of itself by its other connection."""
+
+    def answer(self, message) -> None:
+        verb = self.topics.parse_verb(message.topic, "agent/lab1")
+        error = ErrorInfo(kind=ErrorKind.NOT_FOUND, message=f"agent lab1 has no {verb}")
+        request = decode(Request, message.payload)
+        said = encode(Response(transaction=request.transaction, ok=False, error=error))
+        self.later(self.asked.publish(self.topics.agent_response("lab1", verb), said))
 
 
 class FarmThread:
     """The farm double on an event loop of its own, so that a test may wait for the browser."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
         self.farm = self.run(self._enter(port))
 
     async def _enter(self, port: int) -> LiveFarm:
-        return await LiveFarm(port, NAMES).__aenter__()
+        return await Answering(port, NAMES).__aenter__()
 
     def run(self, work):
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
@@ -77,6 +119,15 @@ class Page:
 
         self.until(f"button {label}", clicked)
 
+    def enter(self, css: str) -> None:
+        """Follow a link by the keyboard; news may draw it anew in that very moment."""
+
+        def followed() -> bool:
+            self.driver.find_element(By.CSS_SELECTOR, css).send_keys(Keys.ENTER)
+            return True
+
+        self.until(css, followed)
+
     def go(self, view: str) -> None:
         self.driver.get(f"{self.base}/#/{view}")
 
@@ -114,9 +165,8 @@ def farm(tmp_path_factory):
         server.stop()
 
 
-@pytest.fixture
-def page(farm):
-    _, known, base = farm
+@pytest.fixture(scope="session")
+def browser():
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     # Chromium's sandbox needs user namespaces, which containers often lack; the page under test is our own.
@@ -124,13 +174,27 @@ def page(farm):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-    found = Page(driver, base)
-    found.tokens = known
     try:
-        _wait_for(base)
-        yield found
+        yield driver
     finally:
         driver.quit()
+
+
+@pytest.fixture
+def page(farm, browser):
+    """The browser as if it were new: starting one takes longer than most tests."""
+    _, known, base = farm
+    found = Page(browser, base)
+    found.tokens = known
+    _wait_for(base)
+    browser.get("about:blank")
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", OPEN)
+    browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    browser.set_window_size(1280, 900)
+    browser.get_log("browser")
+    return found
 
 
 def _wait_for(base: str) -> None:

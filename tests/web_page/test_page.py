@@ -7,8 +7,10 @@ from pathlib import Path
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from wire.payloads import Lease, encode
-from wire.phases import Phase
+from wire.payloads import ErrorInfo, JobSummary, Lease, Registration, RegistrationAnswer, encode
+from wire.phases import ErrorKind, JobState, Phase
+
+MAC = "52:54:00:00:00:99"
 
 
 def picture(page, name):
@@ -35,25 +37,25 @@ def test_log_in_watch_a_board_boot_and_be_refused_without_a_lease(farm, page):
     for phase in (Phase.STARTING, Phase.NETBOOT, Phase.BOOTING, Phase.READY):
         thread.run(thread.farm.say_state(bone, phase))
         page.shows("a[href='#/board/bone']", phase.value)
-    page.driver.find_element(By.CSS_SELECTOR, "a[href='#/board/bone']").send_keys(Keys.ENTER)
+    page.enter("a[href='#/board/bone']")
     page.shows("h2", "bone")
     lease(thread, "bone", "bob", 3)
     page.shows("dl", "bob until")
     cycles = len(thread.farm.payloads("boardhand/board/bone/power/set"))
-    page.button("Cycle").click()
+    page.press("Cycle")
     page.driver.switch_to.alert.accept()
     page.shows("#notices", "held by bob")
     picture(page, "refused")
     assert len(thread.farm.payloads("boardhand/board/bone/power/set")) == cycles, "it was not even asked"
     lease(thread, "bone", "alice", 4)
     page.shows("dl", "alice until")
-    page.button("Cycle").click()
+    page.press("Cycle")
     page.driver.switch_to.alert.accept()
     page.shows("#notices", "bone: power is on")
     assert b'"token":4' in thread.farm.payloads("boardhand/board/bone/power/set")[-1]
     lease_gone = thread.farm.say(thread.farm.topics.lease("bone"), b"", retain=True)
     thread.run(lease_gone)
-    assert page.console_errors("401", "409") == []
+    assert page.console_errors("401", "404", "409") == []
 
 
 def test_hand_in_a_job_and_read_its_log(farm, page):
@@ -63,11 +65,11 @@ def test_hand_in_a_job_and_read_its_log(farm, page):
     text = page.until("the text", lambda: page.driver.find_element(By.ID, "yaml"))
     text.clear()
     text.send_keys("name: hello\nsteps: [uname]\npriorty: 3\n")
-    page.button("Hand in").click()
+    page.press("Hand in")
     page.shows("#notices", "line 3")
     text.clear()
     text.send_keys("name: hello\nboard: pi5\nsteps: [uname -a, make test]\n")
-    page.button("Hand in").click()
+    page.press("Hand in")
     page.shows("h2", "passed")
     page.shows("pre.log", "$ make test")
     page.shows("tbody", "0")
@@ -158,4 +160,88 @@ def test_reserve_a_board_cycle_it_and_give_it_back(farm, page):
     page.until("cubie is free", lambda: "alice" not in page.text("dl"))
     page.button("Reserve for 2 hours")
     assert thread.farm.payloads("boardhand/board/cubie/lease")[-1] == b""
-    assert page.console_errors("401") == []
+    assert page.console_errors("401", "404") == []
+
+
+def test_a_hand_on_a_button_keeps_it_while_the_board_boots(farm, page):
+    thread, known, _ = farm
+    rock = thread.farm.boards["rock5"]
+    page.log_in(known["alice"])
+    page.go("board/rock5")
+    button = page.button("Reserve for 2 hours")
+    page.driver.execute_script("arguments[0].focus()", button)
+    for phase in (Phase.STARTING, Phase.BOOTING, Phase.READY):
+        thread.run(thread.farm.say_state(rock, phase))
+        page.shows("h2", phase.value)
+        page.shows("dl", phase.value)
+    assert page.driver.switch_to.active_element == button, "it is the same one"
+    page.driver.switch_to.active_element.click()
+    page.shows("dl", "alice until")
+    page.press("Release")
+    page.until("rock5 is free", lambda: "alice" not in page.text("dl"))
+
+
+def test_the_first_job_takes_the_place_of_no_jobs(farm, page):
+    thread, known, _ = farm
+    page.log_in(known["alice"])
+    page.go("jobs")
+    page.until(
+        "the filter", lambda: page.driver.find_element(By.CSS_SELECTOR, "select option[value=cancelled]")
+    ).click()
+    page.shows("tbody", "No jobs.")
+    for name, state in (("first", JobState.CANCELLED), ("other", JobState.PASSED)):
+        said = JobSummary(job=f"job-9{len(name)}{state}", name=name, state=state, submitted=datetime.now(UTC))
+        thread.run(thread.farm.say(thread.farm.topics.job_state(said.job), encode(said)))
+    page.shows("tbody", "first")
+    assert "No jobs." not in page.text("tbody")
+    assert "other" not in page.text("tbody")
+    gone = JobSummary(job="job-95cancelled", name="first", state=JobState.QUEUED, submitted=datetime.now(UTC))
+    thread.run(thread.farm.say(thread.farm.topics.job_state(gone.job), encode(gone)))
+    page.shows("tbody", "No jobs.")
+
+
+def test_a_farm_that_wakes_reads_the_leases_once_a_second(farm, page):
+    thread, known, _ = farm
+    page.log_in(known["alice"])
+    page.go("leases")
+    page.shows("tbody", "Nobody holds a board.")
+    asked = "return performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/leases')).length"
+    before, began = page.driver.execute_script(asked), datetime.now(UTC)
+    for n in range(60):
+        thread.run(thread.farm.say_state(thread.farm.boards["imx8"], Phase.READY, f"change {n}"))
+    page.driver.get(f"{page.base}/#/board/imx8")
+    page.shows("dl", "change 59")
+    took_s = (datetime.now(UTC) - began).total_seconds()
+    assert page.driver.execute_script(asked) - before <= took_s + 2
+
+
+def test_a_board_that_would_join_is_shown_and_taken_off_the_list(farm, page):
+    thread, known, _ = farm
+    page.log_in(known["olga"])
+    page.go("agents")
+    page.shows("main", "No unknown board has asked.")
+    said = Registration(mac=MAC, boot_id="boot-1", arch="arm64", memory_mb=4096, serial="10000000abcdef")
+    error = ErrorInfo(kind=ErrorKind.UNKNOWN_BOARD, message="it names no board, and no board has its MAC")
+    answer = RegistrationAnswer(ok=False, boot_id="boot-1", agent="lab1", error=error)
+    thread.run(thread.farm.say(thread.farm.topics.register(), encode(said)))
+    thread.run(thread.farm.say(thread.farm.topics.register_answer(MAC), encode(answer)))
+    for text in (MAC, "4096 MB", "10000000abcdef", "no board has its MAC", f'macs = ["{MAC}"]', "agent lab1"):
+        page.shows(".stranger", text)
+    picture(page, "joining")
+    page.press("Off the list")
+    page.shows("main", "No unknown board has asked.")
+
+
+def test_a_board_is_retired_and_taken_back(farm, page):
+    _, known, _ = farm
+    page.log_in(known["olga"])
+    page.go("board/attic-pi")
+    page.press("Retire")
+    page.driver.switch_to.alert.accept()
+    page.shows("#notices", "attic-pi: taken out for good")
+    page.shows("main", "retired")
+    picture(page, "health")
+    page.press("Accept")
+    page.shows("#notices", "attic-pi: trusted with work")
+    page.until("Retire again", lambda: page.button("Retire"))
+    assert page.console_errors("401", "404") == []

@@ -53,21 +53,28 @@ function tell() {
 
 // What was heard while everything was being read is newer than what is read.
 let heard = [];
+let readings = 0;
 
 export async function readAll() {
+  const mine = ++readings;
   heard = [];
   const [numbers, boards, agents] = await Promise.all([get("/farm"), get("/boards"), get("/agents")]);
+  // Another reading has begun meanwhile, and knows more.
+  if (mine !== readings) return;
   farm.me = numbers.you;
   farm.role = numbers.role;
   farm.version = numbers.version;
   farm.broker = numbers.broker;
   farm.boards = new Map(boards.map((board) => [board.board, board]));
   farm.agents = new Map(agents.map((agent) => [agent.agent, agent]));
-  for (const board of heard) {
-    if (board.gone) farm.boards.delete(board.board);
-    else farm.boards.set(board.board, board);
-  }
+  for (const take of heard) take();
   changed("all", "", null);
+}
+
+function hear(take) {
+  take();
+  heard.push(take);
+  if (heard.length > 5000) heard.shift();
 }
 
 let source = null;
@@ -80,24 +87,22 @@ export function listen(said) {
   const on = (kind, take) => source.addEventListener(kind, (event) => take(JSON.parse(event.data)));
   on("reload", () => readAll().catch(() => said(false)));
   on("board", (board) => {
-    heard.push(board);
-    if (heard.length > 5000) heard.shift();
-    if (board.gone) farm.boards.delete(board.board);
-    else farm.boards.set(board.board, board);
+    hear(() => (board.gone ? farm.boards.delete(board.board) : farm.boards.set(board.board, board)));
     changed("board", board.board, board);
   });
   on("agent", (agent) => {
-    farm.agents.set(agent.agent, agent);
+    hear(() => farm.agents.set(agent.agent, agent));
     changed("agent", agent.agent, agent);
   });
   on("broker", (broker) => {
-    farm.broker = broker.state ?? null;
+    hear(() => { farm.broker = broker.state ?? null; });
     changed("broker", "", broker);
   });
   on("job", (job) => {
     farm.jobs.set(job.job, job);
     changed("job", job.job, job);
   });
+  on("stranger", (stranger) => changed("stranger", stranger.mac, stranger));
   on("event", (event) => changed("event", event.board, event));
 }
 

@@ -8,17 +8,24 @@ const SHOWN = 100;
 
 export function show(content, name) {
   const head = h("h2", {}, name);
-  const facts = h("div", { class: "pane" });
+  const now = h("dl");
+  const warnings = h("div");
+  const doing = h("div", { class: "buttons" });
+  const facts = h("div", { class: "pane" }, h("h3", {}, "Now"), now, warnings, doing);
+  const trust = h("div", { class: "pane" });
   const boots = h("div", { class: "pane" });
   const timeline = h("ol", { class: "timeline" });
   const more = h("button", { type: "button", hidden: true }, "Older");
-  content.replaceChildren(head, h("div", { class: "panes" }, facts, boots), h("h3", {}, "Timeline"), timeline, more);
+  content.replaceChildren(head, h("div", { class: "panes" }, facts, trust, boots), h("h3", {}, "Timeline"), timeline, more);
 
   let oldest = null;
+  // What was heard while the timeline was being read may stand in it already.
+  const shown = new Set();
+  const isNew = (event) => !shown.has(event.seq) && shown.add(event.seq);
   const older = async () => {
     try {
       const found = await get(`/boards/${name}/timeline?limit=${SHOWN}${oldest ? `&before=${oldest}` : ""}`);
-      timeline.append(...found.events.map(line));
+      timeline.append(...found.events.filter(isNew).map(line));
       oldest = found.events.at(-1)?.seq ?? oldest;
       more.hidden = !found.more;
       if (!timeline.children.length) timeline.append(h("li", { class: "empty" }, "Nothing has happened yet."));
@@ -28,28 +35,40 @@ export function show(content, name) {
   };
   more.addEventListener("click", older);
 
+  let meaning = "";
   const draw = () => {
     const board = farm.boards.get(name);
     if (!board) {
-      facts.replaceChildren(h("p", {}, "No agent of this farm has this board."));
+      warnings.replaceChildren(h("p", {}, "No agent of this farm has this board."));
+      now.replaceChildren();
+      doing.replaceChildren();
+      meaning = "";
       return;
     }
     head.replaceChildren(name, " ", h("span", { class: `phase ${board.phase ?? ""}` }, board.phase ?? ""));
-    facts.replaceChildren(h("h3", {}, "Now"), table(board), ...alerts(board), buttons(board));
+    now.replaceChildren(...table(board));
+    warnings.replaceChildren(...alerts(board));
+    // A hand on a button must not lose it to a new reading of the watts: buttons are made anew when they mean something else.
+    const means = JSON.stringify([board.lease?.holder, board.lease?.kind, board.phase === "maintenance", Boolean(board.info?.console)]);
+    if (means === meaning) return;
+    meaning = means;
+    const focused = doing.contains(document.activeElement) ? document.activeElement.textContent : null;
+    doing.replaceChildren(...buttons(board).filter(Boolean));
+    if (focused !== null) ([...doing.children].find((made) => made.textContent === focused) ?? doing.firstChild)?.focus();
   };
   draw();
   older();
   netboot(boots, name);
+  health(trust, name);
   return (changes) => {
     if (changes.some((change) => change.kind === "all" || (change.kind === "board" && change.name === name))) {
-      // A hand on a button must not lose it to a new reading of the watts.
-      if (!facts.contains(document.activeElement)) draw();
+      draw();
     }
     for (const change of changes) {
-      if (change.kind === "event" && change.name === name) {
+      if (change.kind === "event" && change.name === name && isNew(change.document)) {
         timeline.querySelector(".empty")?.remove();
         timeline.prepend(line(change.document));
-        if (change.document.type === "phase" || change.document.type === "power") draw();
+        if (change.document.type === "phase") health(trust, name);
       }
     }
   };
@@ -74,7 +93,7 @@ function table(board) {
     ["Console", board.info?.console],
     ["Labels", Object.entries(board.info?.labels ?? {}).map(([key, value]) => `${key}: ${value}`).join(", ")],
   ];
-  return h("dl", {}, rows.filter(([, value]) => value).flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)]));
+  return rows.filter(([, value]) => value).flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)]);
 }
 
 function alerts(board) {
@@ -87,7 +106,7 @@ function buttons(board) {
   const switching = (power, sure = null) =>
     action(power[0].toUpperCase() + power.slice(1), () => post(`/boards/${name}/power`, { power }),
       { sure, done: (result) => `${name}: power is ${result.power}` });
-  const made = [];
+  const made = [board.info?.console && h("a", { class: "button", href: `#/console/${name}` }, "Console")];
   if (may("user")) {
     made.push(switching("on"), switching("off", `Switch ${name} off?`), switching("cycle", `Cycle the power of ${name}?`));
     if (mine) {
@@ -111,7 +130,7 @@ function buttons(board) {
     const force = () => post(`/boards/${name}/power`, { power: "cycle", force: true });
     made.push(action("Force a cycle", force, { kind: "danger", sure: `${board.lease.holder} holds ${name}. Cycle it all the same? It is recorded.` }));
   }
-  return h("div", { class: "buttons" }, made);
+  return made;
 }
 
 function line(event) {
@@ -123,6 +142,46 @@ function words({ type, details }) {
   if (type === "power" && details.was) return `${details.was} → ${details.power}`;
   if (type === "hook") return `${details.at}: ${details.run} ended with ${details.exit_code} ${details.output ?? ""}`;
   return Object.entries(details).map(([key, value]) => `${key} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+}
+
+const words_of = {
+  training: "is being trained: it must boot several times in a row", due: "its health job is the next that runs on it", checking: "its health job runs",
+  trusted: "trusted with work", fault: "failed its health job too often", retired: "taken out for good",
+};
+
+// Whether it is trusted with work, and a person's word on that.
+async function health(pane, name) {
+  let found;
+  try {
+    found = (await get(`/boards/${name}/health`)).boards?.[0];
+  } catch (error) {
+    pane.replaceChildren(h("h3", {}, "Health"), h("p", { class: "empty" }, error.message));
+    return;
+  }
+  const told = (what, words, options = {}) => action(what[0].toUpperCase() + what.slice(1), async () => {
+    await post(`/boards/${name}/trust/${what}`);
+    await health(pane, name);
+  }, { done: `${name}: ${words}`, ...options });
+  // Boards that no rule fits take work as they are.
+  const is = found?.health ?? "no health job is set";
+  const rows = [
+    ["Health", is && h("span", { class: is === "fault" ? "alert" : is === "trusted" ? "passed" : found ? "queued" : "" }, is), ],
+    ["That is", words_of[is]], ["Why", found?.why], ["Since", found?.since && when(found.since)], ["Passed", found?.passed && when(found.passed)],
+    ["Failures", found?.failures ? String(found.failures) : ""], ["Job", found?.job && h("a", { href: `#/job/${found.job}` }, found.job)],
+    ["Boots took", found?.boots_s?.length ? found.boots_s.map((took) => `${took.toFixed(0)} s`).join(", ") : ""],
+  ];
+  const evidence = (found?.evidence ?? []).map((failure) => h("li", {}, clock(failure.at), failure.job ? h("a", { href: `#/job/${failure.job}` }, failure.job) : h("span"),
+    h("span", {}, [failure.why, failure.diagnosis, failure.log].filter(Boolean).join("\n"))));
+  const focused = pane.contains(document.activeElement) ? document.activeElement.textContent : null;
+  const made = may("operator") ? [
+    found && is !== "trusted" && told("accept", "trusted with work"), found && is !== "retired" && told("check", "its health job runs next"),
+    is !== "retired" ? told("retire", "taken out for good", { sure: `Take ${name} out for good? Neither jobs nor leases get it any more.` })
+      : told("forget", "forgotten", { sure: `Forget ${name}? No agent may have it any more.` }),
+  ] : [];
+  pane.replaceChildren(h("h3", {}, "Health"),
+    h("dl", {}, rows.filter(([, value]) => value).flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)])),
+    evidence.length ? h("ol", { class: "timeline evidence" }, evidence) : "", h("div", { class: "buttons" }, made));
+  if (focused !== null) [...pane.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
 }
 
 async function netboot(pane, name) {

@@ -36,11 +36,12 @@ export function show(content) {
       cards.delete(name);
       return;
     }
-    const item = h("li", {}, card(board));
+    grid.querySelector(".empty")?.remove();
+    const item = h("li", { class: board.info?.console ? "with-console" : "" }, card(board), board.info?.console && h("a", { class: "to-console", href: `#/console/${name}`, "aria-label": `Console of ${name}` }, "Console"));
     if (old) {
-      const focused = old.contains(document.activeElement);
+      const focused = [...old.children].indexOf(document.activeElement);
       old.replaceWith(item);
-      if (focused) item.firstChild.focus();
+      if (focused >= 0) (item.children[focused] ?? item.firstChild).focus();
     } else {
       const after = [...cards.keys()].filter((other) => order(other, name) > 0).sort(order)[0];
       grid.insertBefore(item, after ? cards.get(after) : null);

@@ -11,10 +11,13 @@ export function show(content) {
   const chart = h("div");
   const list = h("div", { class: "scroll" });
   content.replaceChildren(h("h2", {}, "Energy"), h("div", { class: "bar" }, h("label", {}, "The last", span)), chart, h("h3", {}, "Boards"), list);
+  let readings = 0;
   const load = async () => {
+    const mine = ++readings;
     const [seconds, by] = spans[span.value];
     try {
-      draw(await get(`/energy?since_s=${seconds}&by=${by}`), by);
+      const found = await get(`/energy?since_s=${seconds}&by=${by}`);
+      if (mine === readings) draw(found, by);
     } catch (error) {
       notice(error.message, true);
     }

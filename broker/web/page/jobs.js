@@ -5,6 +5,7 @@ import { action, clock, h, notice } from "/page/elements.js";
 
 const EXAMPLE = 'name: hello\nlabels: {}\nsteps:\n  - name: who am I\n    run: uname -a\n';
 const LINES_KEPT = 20000;
+const ENDED = ["passed", "failed", "error", "cancelled"];
 
 export function show(content) {
   const state = h("select", {}, h("option", { value: "" }, "all"),
@@ -21,12 +22,17 @@ export function show(content) {
     h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Job", "Name", "State", "Board", "Handed in", "Why"].map((title) => h("th", { scope: "col" }, title)))), body)),
     more,
   );
+  const none = () => {
+    if (!jobs.size) body.replaceChildren(h("tr", {}, h("td", { colspan: 6, class: "empty" }, "No jobs.")));
+  };
   const put = (job, first = false) => {
     if (state.value && job.state !== state.value) {
       jobs.get(job.job)?.remove();
       jobs.delete(job.job);
+      none();
       return;
     }
+    body.querySelector(".empty")?.closest("tr").remove();
     const row = h("tr", {},
       h("td", {}, h("a", { href: `#/job/${job.job}` }, job.job)), h("td", {}, job.name), h("td", { class: job.state }, job.state),
       h("td", {}, job.board ? h("a", { href: `#/board/${job.board}` }, job.board) : ""), h("td", {}, clock(job.submitted)), h("td", {}, job.reason ?? ""));
@@ -35,10 +41,14 @@ export function show(content) {
     else body.append(row);
     jobs.set(job.job, row);
   };
+  let readings = 0;
   const load = async (before) => {
+    const mine = ++readings;
     heard = [];
     try {
       const found = await get(`/jobs?limit=50${state.value ? `&state=${state.value}` : ""}${before ? `&before=${before}` : ""}`);
+      // Another reading has begun meanwhile, of another state perhaps.
+      if (mine !== readings) return;
       if (!before) {
         body.replaceChildren();
         jobs.clear();
@@ -47,7 +57,7 @@ export function show(content) {
       oldest = found.jobs.at(-1)?.job ?? oldest;
       for (const job of heard) put(job, true);
       more.hidden = !found.more;
-      if (!jobs.size) body.replaceChildren(h("tr", {}, h("td", { colspan: 6, class: "empty" }, "No jobs.")));
+      none();
     } catch (error) {
       notice(error.message, true);
     }
@@ -87,7 +97,11 @@ export function showOne(content, name) {
     h("h3", {}, "Steps"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Step", "Exit code", "Took"].map((title) => h("th", { scope: "col" }, title)))), steps)),
     h("h3", {}, "Log"), log);
 
+  let over = false;
   const draw = (job) => {
+    // Two connections tell of it: what an ended job was before is old, whichever comes first.
+    if (over && !ENDED.includes(job.state)) return;
+    over = ENDED.includes(job.state);
     head.replaceChildren(`${job.job}: ${job.name} `, h("span", { class: job.state }, job.state));
     const rows = [
       ["Board", job.board && h("a", { href: `#/board/${job.board}` }, job.board)],
@@ -98,7 +112,9 @@ export function showOne(content, name) {
     facts.replaceChildren(
       h("dl", {}, rows.filter(([, value]) => value).flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)])),
       open ? h("div", { class: "buttons" }, action("Cancel", () => post(`/jobs/${name}/cancel`), { kind: "danger", sure: `Cancel ${name}?` })) : "");
-    steps.replaceChildren(...(job.steps ?? []).map((step) => h("tr", {}, h("td", {}, step.name),
+    // What is told of a change may have no steps in it; what was read has.
+    if (!job.steps?.length) return;
+    steps.replaceChildren(...job.steps.map((step) => h("tr", {}, h("td", {}, step.name),
       h("td", { class: step.exit_code === 0 ? "passed" : "failed" }, String(step.exit_code ?? "")),
       h("td", {}, step.took_s === undefined || step.took_s === null ? "" : `${step.took_s.toFixed(1)} s`))));
   };

@@ -26,9 +26,15 @@ export function show(content) {
       h("label", {}, "Labels", labels), h("label", {}, "Hours", hours), h("label", {}, "What for", comment), h("label", {}, "Wake it", wake), h("label", {}, "Queue if taken", wait), reserve),
     h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Board", "Holder", "Since", "Until", "What for", ""].map((title) => h("th", { scope: "col" }, title)))), body)));
 
+  let readings = 0;
+  let last = 0;
+  let soon = null;
   const load = async () => {
+    const mine = ++readings;
+    last = performance.now();
     try {
       const { leases = [] } = await get("/leases");
+      if (mine !== readings) return;
       body.replaceChildren(...leases.map(row));
       if (!leases.length) body.replaceChildren(h("tr", {}, h("td", { colspan: 6, class: "empty" }, "Nobody holds a board.")));
     } catch (error) {
@@ -49,9 +55,13 @@ export function show(content) {
       ] : ""));
   };
   load();
-  return (changes) => {
-    if (changes.some((change) => change.kind === "all" || change.kind === "board")) load();
+  // A farm that wakes says a hundred things in a second; the list of leases is read anew once in it.
+  const watch = (changes) => {
+    if (soon !== null || !changes.some((change) => change.kind === "all" || change.kind === "board")) return;
+    soon = setTimeout(() => { soon = null; load(); }, Math.max(0, last + 1000 - performance.now()));
   };
+  watch.end = () => clearTimeout(soon);
+  return watch;
 }
 
 // "arch=arm64 memory_mb>=2048" as the API wants it.

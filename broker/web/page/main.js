@@ -4,6 +4,7 @@ import { farm, listen, post, readAll, stopListening } from "/page/api.js";
 import * as agents from "/page/agents.js";
 import * as board from "/page/board.js";
 import * as boards from "/page/boards.js";
+import * as console_ from "/page/console.js";
 import { action, h } from "/page/elements.js";
 import * as energy from "/page/energy.js";
 import * as jobs from "/page/jobs.js";
@@ -12,7 +13,7 @@ import * as leases from "/page/leases.js";
 const content = document.getElementById("content");
 const line = document.getElementById("line");
 const views = {
-  boards: boards.show, board: board.show, jobs: jobs.show, job: jobs.showOne, "new-job": jobs.showNew,
+  boards: boards.show, board: board.show, console: console_.show, jobs: jobs.show, job: jobs.showOne, "new-job": jobs.showNew,
   leases: leases.show, energy: energy.show, agents: agents.show,
 };
 let current = null;
@@ -77,4 +78,12 @@ async function begin() {
 farm.watchers.add(say);
 window.addEventListener("hashchange", () => { if (farm.role) { route(); content.focus({ preventScroll: true }); } });
 window.addEventListener("boardhand-login", login);
+// A page that a browser keeps for its Back button must not keep connections: six are all that it opens to one host.
+window.addEventListener("pagehide", () => {
+  stopListening();
+  if (current) farm.watchers.delete(current);
+  current?.end?.();
+  current = null;
+});
+window.addEventListener("pageshow", (event) => { if (event.persisted && farm.role) begin().catch(() => {}); });
 begin().catch((error) => { if (error.status !== 401) content.replaceChildren(h("p", { class: "alert" }, error.message)); });
