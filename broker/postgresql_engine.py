@@ -22,7 +22,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CLOSE_S = 3.0
+OPEN_TRANSACTION_MS = 8_000
+"""A leader that stands still in the middle of a transaction holds the fence, behind which the next epoch would wait for
+ever: PostgreSQL ends its connection. Transactions take milliseconds. Below `broker.leadership.STALE_S`, since whoever
+waits at the fence looks silent, too."""
 NOT_LEADER = "another broker leads now"
+
+
+def connect_to_write(place: Place) -> "psycopg.Connection[StoredRow]":
+    """A leader's connection for its transactions. Blocks, for some seconds at most.
+
+    Raises:
+        StoreUnavailableError: the server is away or does not let us in.
+    """
+    connection = place.connect()
+    with errors_told():
+        connection.execute(f"SET idle_in_transaction_session_timeout = {OPEN_TRANSACTION_MS}")
+    return connection
 
 
 class PostgresqlEngine:
@@ -45,7 +61,7 @@ class PostgresqlEngine:
             LeadershipLostError: the epoch has passed.
             daemon.store.StoreError: the schema is of a newer boardhand.
         """
-        engine = cls(await asyncio.to_thread(place.connect), epoch, leads)
+        engine = cls(await asyncio.to_thread(connect_to_write, place), epoch, leads)
         try:
             await engine.run(lambda connection: migrate(connection, migrations))
         except BaseException:

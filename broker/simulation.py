@@ -103,6 +103,7 @@ class Simulation:
     day: Day
     policy: Policy
     always_on: bool = False
+    tick_s: float = TICK_S
     watch: Callable[[h.Action, float], None] | None = None
     _now: float = 0.0
     _later: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
@@ -122,7 +123,7 @@ class Simulation:
         self._begin()
         for job in self.day.jobs:
             self._at(job.at_s, lambda job=job: self._submit(job))  # type: ignore[misc]  # binds the job of this turn
-        self._at(TICK_S, self._tick)
+        self._at(self.tick_s, self._tick)
         while self._later and not self._over():
             self._now, _, what = heappop(self._later)
             what()
@@ -156,7 +157,7 @@ class Simulation:
 
     def _tick(self) -> None:
         self._tell(h.Tick())
-        self._at(self._now + TICK_S, self._tick)
+        self._at(self._now + self.tick_s, self._tick)
 
     # --- the farm --------------------------------------------------------------------------------------------
 
@@ -291,8 +292,8 @@ class Simulation:
 ALWAYS_ON = "always on"
 
 
-def compare(day: Day, policies: dict[str, Policy]) -> list[Tally]:
-    """The day against always-on, and against each policy by its name."""
-    base = Simulation(day, Policy(idle_s=0), always_on=True).run(ALWAYS_ON)
-    tallies = [base, *(Simulation(day, policy).run(name) for name, policy in policies.items())]
+def compare(day: Day, policies: dict[str, Policy], tick_s: float = TICK_S) -> list[Tally]:
+    """The day against always-on, and against each policy by its name, looking at idle times every `tick_s`."""
+    base = Simulation(day, Policy(idle_s=0), always_on=True, tick_s=tick_s).run(ALWAYS_ON)
+    tallies = [base, *(Simulation(day, policy, tick_s=tick_s).run(name) for name, policy in policies.items())]
     return [replace(tally, always_on_kwh=base.energy_kwh) for tally in tallies]

@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dir", type=Path, required=True, help="the farm's folder: state, sockets, logs")
     parser.add_argument("--boards", type=int, default=1, help="QEMU boards, virt-1 upward (default 1)")
     parser.add_argument("--light", type=int, default=0, help="light boards, light-1 upward (default 0)")
+    parser.add_argument("--pdu", action="store_true", help="light boards hang on virtual PDUs that measure")
+    parser.add_argument("--light-boot-s", type=float, default=0.0, help="how long light boards boot (default 0)")
+    parser.add_argument("--more-settings", type=Path, help="JSON for the agent: {agent: {...}, boards: {NAME: {...}}}")
     parser.add_argument("--unlisted", type=int, default=0, help="of the QEMU boards, the last so many are unknown")
     parser.add_argument("--joining", choices=["open", "closed"], default="closed", help="may unknown boards join?")
     parser.add_argument("--client", choices=["busybox", "python"], default="busybox", help="the client on QEMU boards")
@@ -104,7 +107,7 @@ def make_plan(options: argparse.Namespace, sockets: Path, reporter: Reporter) ->
     if not is_id(options.agent):
         raise LabError(f"--agent {options.agent!r}: use a-z, 0-9 and '-', at most 63 characters")
     boards = farm_plan.qemu_boards(options.boards, options.unlisted)
-    lights = farm_plan.light_boards(options.light)
+    lights = farm_plan.light_boards(options.light, on_pdus=options.pdu, boot_s=options.light_boot_s)
     if not boards and options.joining == "closed" and not lights:
         raise LabError("a farm without boards: give --boards or --light")
     tools, files = LabTools(Path(), Path()), None
@@ -129,7 +132,19 @@ def make_plan(options: argparse.Namespace, sockets: Path, reporter: Reporter) ->
         joining=options.joining,
         boards=boards,
         lights=lights,
+        more=_more_settings(options.more_settings),
     )
+
+
+def _more_settings(path: Path | None) -> dict[str, Any]:
+    try:
+        more = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+    except (OSError, ValueError) as error:
+        raise LabError(f"--more-settings {path}: {error}") from None
+    tables = [more, *more.values(), *more.get("boards", {}).values()] if isinstance(more, dict) else [None]
+    if not all(isinstance(table, dict) for table in tables) or not more.keys() <= {"agent", "boards"}:
+        raise LabError(f"--more-settings {path}: must be {{agent: {{...}}, boards: {{NAME: {{...}}}}}}")
+    return dict(more)
 
 
 def write_files(plan: FarmPlan) -> None:
@@ -144,6 +159,8 @@ def write_files(plan: FarmPlan) -> None:
     if plan.lights:
         # Light boards check what they fetched; a pattern would hide a block that came twice.
         plan.light_kernel.write_bytes(os.urandom(_LIGHT_KERNEL_BYTES))
+    if plan.pdus:
+        plan.pdu_community.write_text(farm_plan.PDU_COMMUNITY + "\n", encoding="utf-8")
     (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
     plan.agent_settings.write_text(farm_plan.agent_toml(plan), encoding="utf-8")
 

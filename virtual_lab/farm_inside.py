@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 AGENT_STOP_TIMEOUT_S = 10.0
 _LIGHTS_STOP_TIMEOUT_S = 5.0
 _MAX_PACKET_BYTES = 256 * 1024
+# A board that is off takes no frames, and its tap would keep them: ARP and TCP to a board that has just left make 50 in
+# two minutes. At once on its next start they stop U-Boot's driver for ever, as 33 do (virtual_lab.frame_filter).
+_QUEUE_FRAMES = 16
 
 
 class Inside:
@@ -197,7 +200,10 @@ def _build(plan: FarmPlan, control: socket.socket) -> list[Cable]:
     enter_private_network()
     network.build_bridge(prefix_length=plan.prefix_length)
     kind = CableKind.TAP if network.tap_is_possible() else CableKind.VETH
-    ends = [CableEnd(board.mac, board.address if board.listed else None) for board in plan.boards]
+    ends = [
+        CableEnd(board.mac, board.address if board.listed else None, queue_frames=_QUEUE_FRAMES)
+        for board in plan.boards
+    ]
     cables = network.lay_cables(ends, kind)
     with socket.create_server((BRIDGE_ADDRESS, MQTT_PORT), backlog=256) as listener:
         socket.send_fds(control, [b'{"listening": true}'], [listener.fileno()])

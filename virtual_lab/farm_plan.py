@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agent.power.drivers.qmp import OUTLET
 from virtual_lab.namespace import LabError
@@ -25,6 +26,12 @@ POOL = ("10.77.0.100", "10.77.0.150")
 QEMU_BOOT_TIMEOUT_S = 120
 QEMU_BOOT_TIMEOUT_PER_BOARD_S = 30
 LIGHT_BOOT_TIMEOUT_S = 60
+OUTLETS_PER_PDU = 24
+# The first of the farm's PDUs listens here, in the farm's own network; the next one above it.
+PDU_PORT = 1161
+PDU_COMMUNITY = "private"
+# A PDU with an outlet's state and watts, as virtual_lab.pdu_models has it and the agent's family of that name reads it.
+PDU_MODEL = "eaton-g3"
 # Without the early console nothing is seen of a kernel that dies before its drivers are up.
 CMDLINE = "console=ttyAMA0 earlycon=pl011,0x9000000 panic=5"
 
@@ -47,6 +54,15 @@ class LightBoardPlan:
     board: str
     mac: str
     address: str
+    boot_s: float = 0.0
+    """From having its files until it asks for work."""
+    pdu: int = 0
+    """The virtual PDU on which it hangs, from 1; 0: none, its power is switched by QMP."""
+    outlet: int = 0
+    boot_w: int = 4
+    """What the PDU reads while it boots, and when it is idle or works."""
+    idle_w: int = 3
+    busy_w: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,8 @@ class FarmPlan:
     joining: str = "closed"
     boards: list[QemuBoardPlan] = field(default_factory=list)
     lights: list[LightBoardPlan] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+    """More settings for the agent: `agent` as its table, `boards` as the tables of boards by name."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -87,6 +105,16 @@ class FarmPlan:
     def light_socket(self, light: LightBoardPlan) -> Path:
         """The unix socket where the light board's power is switched by QMP."""
         return Path(self.sockets) / f"{light.board}.qmp"
+
+    @property
+    def pdus(self) -> int:
+        """How many virtual PDUs there are."""
+        return max((light.pdu for light in self.lights), default=0)
+
+    @property
+    def pdu_community(self) -> Path:
+        """Holds the community of the PDUs."""
+        return Path(self.folder) / "pdu-community"
 
     @property
     def light_kernel(self) -> Path:
@@ -122,8 +150,13 @@ def qemu_boards(count: int, unlisted: int = 0) -> list[QemuBoardPlan]:
     ]
 
 
-def light_boards(count: int) -> list[LightBoardPlan]:
+def light_boards(count: int, *, on_pdus: bool = False, boot_s: float = 0.0) -> list[LightBoardPlan]:
     """`count` light boards, `light-1` upward.
+
+    Args:
+        count: how many.
+        on_pdus: whether they hang on virtual PDUs, which measure what they draw.
+        boot_s: how long they boot, a fifth more or less from board to board.
 
     Raises:
         LabError: too many.
@@ -135,6 +168,12 @@ def light_boards(count: int) -> list[LightBoardPlan]:
             board=f"light-{index + 1}",
             mac=f"52:54:00:78:{index // 256:02x}:{index % 256:02x}",
             address=f"10.77.{1 + index // _LIGHTS_PER_NETWORK}.{1 + index % _LIGHTS_PER_NETWORK}",
+            boot_s=round(boot_s * (0.8 + 0.1 * (index % 5)), 2),
+            pdu=index // OUTLETS_PER_PDU + 1 if on_pdus else 0,
+            outlet=index % OUTLETS_PER_PDU + 1 if on_pdus else 0,
+            boot_w=4 + index % 4,
+            idle_w=3 + index % 4,
+            busy_w=6 + index % 4,
         )
         for index in range(count)
     ]
@@ -164,7 +203,9 @@ def agent_toml(plan: FarmPlan) -> str:
     """The agent's settings file for the farm."""
     lines = ["# Written by virtual_lab.farm at each start: changes are lost."]
     gateway = f"{BRIDGE_ADDRESS}:{MQTT_PORT}"
-    lines += _table("agent", {"name": plan.agent, "state_dir": f"{plan.folder}/agent-state"})
+    lines += _table(
+        "agent", {"name": plan.agent, "state_dir": f"{plan.folder}/agent-state"} | plan.more.get("agent", {})
+    )
     lines += _table(
         "mqtt",
         {
@@ -174,7 +215,7 @@ def agent_toml(plan: FarmPlan) -> str:
             "password_file": plan.mqtt_password_file,
         },
     )
-    is_open = plan.joining == "open"
+    is_open, more = plan.joining == "open", plan.more.get("boards", {})
     lines += _table(
         "netboot",
         {
@@ -194,24 +235,35 @@ def agent_toml(plan: FarmPlan) -> str:
         spec = plan.qemu_spec(board)
         lines += _table(f"controllers.vpower-{number}", {"driver": "qmp", "socket": str(spec.qmp_socket)})
         if board.listed:
-            lines += _table(
-                f"boards.{board.board}", _listed(board, spec, f"vpower-{number}:{OUTLET}", len(plan.boards))
-            )
+            table = _listed(board, spec, f"vpower-{number}:{OUTLET}", len(plan.boards))
+            lines += _table(f"boards.{board.board}", table | more.get(board.board, {}))
+    lines += _pdus(plan)
     for number, light in enumerate(plan.lights, 1):
-        socket = str(plan.light_socket(light))
-        lines += _table(f"controllers.lpower-{number}", {"driver": "qmp", "socket": socket})
-        lines += _table(
-            f"boards.{light.board}",
-            {
-                "feed": [f"lpower-{number}:{OUTLET}"],
-                "macs": [light.mac],
-                "address": light.address,
-                "profile": "light",
-                "labels": {"virtual": True, "light": True},
-                "boot_timeout_s": LIGHT_BOOT_TIMEOUT_S,
-            },
-        )
+        if not light.pdu:
+            socket = str(plan.light_socket(light))
+            lines += _table(f"controllers.lpower-{number}", {"driver": "qmp", "socket": socket})
+        lines += _table(f"boards.{light.board}", _light(light, number) | more.get(light.board, {}))
     return "\n".join(lines) + "\n"
+
+
+def _pdus(plan: FarmPlan) -> Iterator[str]:
+    for number in range(1, plan.pdus + 1):
+        table: dict[str, Value | None] = {"driver": "snmp", "host": BRIDGE_ADDRESS, "port": PDU_PORT + number - 1}
+        table |= {"family": PDU_MODEL, "community_file": str(plan.pdu_community)}
+        yield from _table(f"controllers.pdu-{number}", table)
+
+
+def _light(light: LightBoardPlan, number: int) -> dict[str, Value | None]:
+    table: dict[str, Value | None] = {
+        "feed": [f"pdu-{light.pdu}:{light.outlet}" if light.pdu else f"lpower-{number}:{OUTLET}"],
+        "macs": [light.mac],
+        "address": light.address,
+        "profile": "light",
+        "labels": {"virtual": True, "light": True},
+        "boot_timeout_s": LIGHT_BOOT_TIMEOUT_S,
+    }
+    # A rack PDU's relay wants a rest of seconds; this one has none.
+    return table | {"min_off_s": 0} if light.pdu else table
 
 
 def _virtual_profile(plan: FarmPlan) -> dict[str, Value | None]:

@@ -15,12 +15,12 @@ import signal
 import socket
 import sys
 import uuid
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from board import client
 from virtual_lab import light_boot
-from virtual_lab.farm_plan import FarmPlan
+from virtual_lab.farm_plan import FarmPlan, LightBoardPlan
 from virtual_lab.light_boot import BootError, DhcpKind, DhcpReply, Download
 from virtual_lab.light_client import LightClient, LightIdentity
 from virtual_lab.light_network import INTERFACE, LightNetwork, join_light_board
@@ -41,16 +41,26 @@ _SERVER_PORT, _CLIENT_PORT, _TFTP_PORT = 67, 68, 69
 class LightBoard:
     """One light board. `power_on` and `power_off` may be called at any time, in any order."""
 
-    def __init__(self, board: str, mac: str, network: LightNetwork, qmp_socket: Path) -> None:
-        self._name = board
-        self._mac = mac
+    def __init__(self, plan: LightBoardPlan, network: LightNetwork, qmp_socket: Path) -> None:
+        self._plan = plan
+        self._name = plan.board
+        self._mac = plan.mac
         self._network = network
+        self._client: LightClient | None = None
         self._life: asyncio.Task[None] | None = None
         self._ended: asyncio.Task[None] | None = None
         self.switch = PowerSwitch(qmp_socket, self)
 
+    @property
+    def watts(self) -> int:
+        """What it draws while it has power."""
+        if self._client is None:
+            return self._plan.boot_w
+        return self._plan.busy_w if self._client.busy else self._plan.idle_w
+
     def power_on(self) -> None:
         """Boot."""
+        self._client = None
         self._life = asyncio.create_task(self._live(self._ended), name=f"light board {self._name}")
 
     def power_off(self) -> None:
@@ -90,10 +100,14 @@ class LightBoard:
         entry = light_boot.parse_pxe(text, reply.boot_file)
         for name in entry.files:
             await self._fetch(reply, name)
+        await asyncio.sleep(self._plan.boot_s)
         settings = client.Settings(" ".join(f"{key}={value}" for key, value in entry.cmdline.items()))
         identity = LightIdentity(self._mac, self._name, str(uuid.uuid4()))
-        light = LightClient(settings, identity, lambda: self._network.open_socket(socket.SOCK_STREAM))
-        return await light.run()
+        self._client = LightClient(settings, identity, lambda: self._network.open_socket(socket.SOCK_STREAM))
+        try:
+            return await self._client.run()
+        finally:
+            self._client = None
 
     async def _dhcp(self) -> DhcpReply:
         """Get an address.
@@ -177,15 +191,24 @@ async def _run(plan: FarmPlan, networks: list[LightNetwork]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     boards = [
-        LightBoard(light.board, light.mac, network, plan.light_socket(light))
+        LightBoard(light, network, plan.light_socket(light))
         for light, network in zip(plan.lights, networks, strict=True)
     ]
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(_close, boards)
+        if plan.pdus:
+            from virtual_lab import light_pdu  # brings pysnmp along, which takes a while
+
+            fed = {light.board: board for light, board in zip(plan.lights, boards, strict=True)}
+            await light_pdu.serve(plan, fed, stack)
+        # The agent waits for these sockets, so what is to be there before it comes first.
         for board in boards:
             await board.switch.start()
         await stop.wait()
-    finally:
-        await asyncio.gather(*(board.close() for board in boards))
+
+
+async def _close(boards: list[LightBoard]) -> None:
+    await asyncio.gather(*(board.close() for board in boards))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -61,6 +61,11 @@ class LightClient:
         self._wake = asyncio.Event()
         self._last_id = 0
 
+    @property
+    def busy(self) -> bool:
+        """A step runs."""
+        return self._step is not None and not self._step.done()
+
     async def run(self) -> str:
         """Register, work and report until an order to leave. Returns it: `reboot` or `poweroff`."""
         attempt = 0

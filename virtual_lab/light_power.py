@@ -70,6 +70,15 @@ class PowerSwitch:
         """The board powered itself off."""
         self.state = RunState.SHUTDOWN
 
+    def feed(self, on: bool) -> None:  # noqa: FBT001  # as Driver.set
+        """Its mains come or go, at the outlet of a PDU."""
+        if not on:
+            self._stop()
+            self.state = RunState.PAUSED
+        elif self.state is not RunState.RUNNING:
+            self.state = RunState.PAUSED
+            self._cont()
+
     def _cont(self) -> list[str]:
         if self.state in {RunState.PRELAUNCH, RunState.PAUSED}:
             self.state = RunState.RUNNING

@@ -52,6 +52,8 @@ _PACKET_MR_PROMISC = 1
 _ETH_P_ALL = 0x0003
 # Room for a TFTP window or two while the other side of the pump is not scheduled.
 _CABLE_BUFFER_BYTES = 1 << 20
+# The kernel counts 768 to 1280 for a frame of up to 600 bytes, and grants twice what is asked for (socket(7)).
+_QUEUED_FRAME_BYTES = 640
 
 
 class NetworkError(LabError):
@@ -70,11 +72,13 @@ class CableEnd:
     """The board at the end of a cable. `address` is None for a board whose address nobody knows yet.
 
     `filtered`: only its own frames reach it (`frame_filter`). Without, all do, multicast too.
+    `queue_frames`: about so many wait for a machine that stands still; None: hundreds.
     """
 
     mac: str
     address: str | None = None
     filtered: bool = True
+    queue_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,9 @@ def _tap_cable(interface: str, end: CableEnd) -> Cable:
     descriptor = _open_tap(interface)
     if end.filtered:
         attach_to_tap(descriptor, end.mac, end.address)
+    if end.queue_frames is not None:
+        with IPRoute() as routes:
+            routes.link("set", index=_index(routes, interface), txqlen=end.queue_frames)
     join_bridge(interface)
     return Cable(CableKind.TAP, interface, descriptor)
 
@@ -184,8 +191,9 @@ def _veth_cable(interface: str, end: CableEnd, far_network: int) -> Cable:
     if end.filtered:
         attach_to_socket(raw, end.mac, end.address)
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    for side in (near, far):
-        side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CABLE_BUFFER_BYTES)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CABLE_BUFFER_BYTES)
+    queue_bytes = _CABLE_BUFFER_BYTES if end.queue_frames is None else end.queue_frames * _QUEUED_FRAME_BYTES
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, queue_bytes)
     return Cable(CableKind.VETH, interface, far.detach(), (raw.detach(), near.detach()))
 
 

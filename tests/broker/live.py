@@ -39,7 +39,8 @@ from wire.phases import Outcome, Phase, Power, PowerAction, Presence, Purpose
 from wire.topics import Topics
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+"""Costs nothing when all is well."""
 
 
 def free_port():

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.broker.live import ROOT, BrokerProcess, LiveFarm, Server
+from tests.broker.live import PATIENCE_S, ROOT, BrokerProcess, LiveFarm, Server
 from wire.payloads import Lease, PowerCommand, WorkAccept, WorkAck, WorkOutcome, decode, encode
 from wire.phases import Outcome, Phase
 
@@ -142,7 +142,7 @@ async def test_mqtt_server_restarts_in_the_middle(farm, server, make_broker):
     await farm.job_is(job, "running")
     server.stop()
     await server.start()
-    await farm.link.wait_connected(20)
+    await farm.link.wait_connected(PATIENCE_S)
     farm.hold.clear()
     summary = await farm.job_is(job, "passed")
     assert summary.attempt == 1
@@ -248,7 +248,7 @@ async def test_two_brokers_do_not_share_a_folder(farm, make_broker, tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert second.returncode == 1
@@ -263,7 +263,7 @@ def test_bad_settings(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 2
