@@ -109,6 +109,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "hid_relay": "agent.power.kinds.hid_relay",
         "ipmi": "agent.power.kinds.ipmi",
         "netio": "agent.power.kinds.netio",
+        "power_cable": "agent.power.kinds.power_cable",
         "qmp": "agent.power.kinds.qmp",
         "redfish": "agent.power.kinds.redfish",
         "rest": "agent.power.kinds.rest",

@@ -30,7 +30,7 @@ relay = {driver = "hid_relay", serial = "REL01"}
 
 [boards]
 by-sysfs = {feed = ["sysfs:1"], min_off_s = 0.1}
-by-libusb = {feed = ["libusb:2"], min_off_s = 0.1}
+by-libusb = {feed = ["libusb:2"], min_off_s = 0.1, console = {device = "@CONSOLE@", telnet_port = 7002}}
 on-plain = {feed = ["plain:1"], min_off_s = 0.1}
 on-plain-usb = {feed = ["plain-usb:2"], min_off_s = 0.1}
 on-dummy = {feed = ["dummy:1"], min_off_s = 0.1}
@@ -70,6 +70,12 @@ class Farm:
     def tty(self, serial: str) -> str:
         """The tty of an FTDI converter, as udev's own link names it: `ttyUSB0`."""
         return self.guest.check("readlink", BY_ID.format(serial=serial)).strip().rpartition("/")[2]
+
+    def by_path(self, serial: str) -> str:
+        """The name of an FTDI converter's tty by its place: it stays when the number changes."""
+        found = self.guest.check("find", "-L", "/dev/serial/by-path", "-samefile", BY_ID.format(serial=serial)).split()
+        assert found, f"udev names no place of {serial}"
+        return found[0]
 
     def kernel_name(self, serial: str) -> str:
         """The kernel's name of a USB device: `1-1`."""
@@ -152,7 +158,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         guest.check("udevadm", "trigger", "--subsystem-match=tty", "--action=add", "--settle")
         guest.write(MQTT_SETTINGS, MOSQUITTO)
         guest.begin("mosquitto", "-c", MQTT_SETTINGS)
-        guest.write(AGENT_SETTINGS, SETTINGS)
+        guest.write(AGENT_SETTINGS, SETTINGS.replace("@CONSOLE@", farm.by_path("BRD0002")))
         yield farm
 
 
