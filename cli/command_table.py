@@ -10,6 +10,7 @@ from cli.command_line import Command, as_json, count, positive, target_of
 from cli.console_command import CONSOLE
 from cli.energy_options import price, since
 from cli.exits import usage
+from cli.image_command import IMAGE
 from cli.job_commands import JOB, SUBMIT
 from cli.lease_commands import LEASES
 from cli.mqtt_acl_command import MQTT_ACL
@@ -356,6 +357,7 @@ COMMANDS: dict[str, Command] = {
         _initramfs_options,
         _initramfs,
     ),
+    "image": IMAGE,
     "serial": Command(
         "list serial cables and how each can be recognised",
         'JSON: {"ports": [{name, node, driver, vendor, product, serial, id_path}]}.',

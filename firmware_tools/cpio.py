@@ -1,7 +1,8 @@
 """Writes cpio archives in the "newc" format, the one that Linux unpacks as an initramfs
 (Documentation/driver-api/early-userspace/buffer-format.rst). No I/O.
 
-The same entries give the same bytes: names are sorted, times and owners are zero, inode numbers count from 1.
+The same entries give the same bytes: names are sorted, times and owners are zero where none is given, inode numbers
+count from 1.
 """
 
 import stat
@@ -27,12 +28,16 @@ class Entry:
         mode: type and permission bits, as in `st_mode`.
         data: the content of a file, the target of a symbolic link.
         device: major and minor number of a device node.
+        owner: numbers of user and group.
+        mtime_s: seconds since 1970.
     """
 
     path: str
     mode: int
     data: bytes = b""
     device: tuple[int, int] = (0, 0)
+    owner: tuple[int, int] = (0, 0)
+    mtime_s: int = 0
 
 
 def directory(path: str, permissions: int = 0o755) -> Entry:
@@ -86,7 +91,19 @@ def _record(number: int, entry: Entry) -> bytes:
         raise CpioError(f"{entry.path}: a file has at most {MAX_FILE_BYTES} bytes")
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     # ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
-    fields = (number, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0, *entry.device, len(name), 0)
+    fields = (
+        number,
+        entry.mode,
+        *entry.owner,
+        links,
+        entry.mtime_s,
+        len(entry.data),
+        0,
+        0,
+        *entry.device,
+        len(name),
+        0,
+    )
     head = MAGIC + b"".join(b"%08X" % field for field in fields) + name
     return head + bytes(-len(head) % 4) + entry.data + bytes(-len(entry.data) % 4)
 

@@ -14,18 +14,16 @@ import re
 import shutil
 import subprocess
 import tarfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much of it is done, and how much there is (None when that is unknown)."""
+from firmware_tools.apt_view import AptView as AptView  # noqa: PLC0414  # packages are asked for here
+from firmware_tools.apt_view import PackageError as PackageError  # noqa: PLC0414
+from firmware_tools.apt_view import Progress as Progress  # noqa: PLC0414
+from firmware_tools.apt_view import say_nothing as say_nothing  # noqa: PLC0414
 
-APT_QUICK_TIMEOUT_S = 120  # questions to the package cache; the first one builds it
-APT_NETWORK_TIMEOUT_S = 900  # 80 MB over 1 Mbit/s
-POLL_S = 0.2
 GZIP_LEVEL = 6  # 9 takes four times as long for 1 % less
 
 KERNEL_METAPACKAGES = {
@@ -48,10 +46,6 @@ PYTHON_PACKAGES = ("python3-minimal", "libpython3-stdlib")
 NOT_FOR_PYTHON = re.compile(r"^(dpkg|debconf|media-types|mime-support|tar|python3-distutils|libdb|libncurses|readline)")
 
 
-class PackageError(Exception):
-    """A package could not be had. The message says which and what to do."""
-
-
 @dataclass(frozen=True, slots=True)
 class KernelTree:
     """An unpacked kernel.
@@ -71,139 +65,12 @@ class KernelTree:
     modules_dir: Path
 
 
-def say_nothing(_text: str, _done: int, _total: int | None) -> None:
-    """A `Progress` for those who do not care."""
-
-
 def cache_dir() -> Path:
     """Where fetched packages are kept: `$BOARDHAND_CACHE`, else the XDG cache folder's `boardhand`."""
     own = os.environ.get("BOARDHAND_CACHE")
     if own:
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "boardhand"
-
-
-class AptView:
-    """apt, as if this machine had the architecture `arch` and nothing installed."""
-
-    def __init__(self, arch: str, folder: Path, progress: Progress = say_nothing) -> None:
-        self.arch = arch
-        self._folder = folder
-        self._progress = progress
-        self._options = [
-            f"-oAPT::Architecture={arch}",
-            f"-oAPT::Architectures={arch}",
-            f"-oDir::State::Lists={folder / 'lists'}",
-            f"-oDir::State::status={folder / 'status'}",
-            f"-oDir::Cache={folder / 'cache'}",
-            "-oDebug::NoLocking=1",
-            "-oAPT::Get::Assume-Yes=1",
-            "-oAcquire::Languages=none",
-            "-oAcquire::Retries=2",
-        ]
-
-    def update(self) -> None:
-        """Fetches the package lists. A source that fails is no error by itself: what is then missing will be."""
-        for name in ("lists/partial", "cache/archives/partial"):
-            (self._folder / name).mkdir(parents=True, exist_ok=True)
-        (self._folder / "status").touch()
-        self._progress(f"package lists for {self.arch}", 0, None)
-        self._run("apt-get", "update", timeout_s=APT_NETWORK_TIMEOUT_S, check=False)
-
-    def fields(self, package: str) -> dict[str, str] | None:
-        """The control fields of a package's newest version, or None when the sources have no such package."""
-        text = self._run("apt-cache", "show", "--no-all-versions", package, check=False)
-        fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", text.split("\n\n")[0], re.MULTILINE))
-        return fields if fields.get("Package") == package else None
-
-    def depends(self, package: str) -> list[str]:
-        """The names of the packages that `package` depends on; of alternatives the first.
-
-        Raises:
-            PackageError: the sources have no such package.
-        """
-        fields = self.fields(package)
-        if fields is None:
-            raise self._missing(package)
-        line = ", ".join(fields[key] for key in ("Pre-Depends", "Depends") if key in fields)
-        return [match.group(1) for part in line.split(",") if (match := re.match(r"\s*([a-z0-9][a-z0-9+.-]*)", part))]
-
-    def with_dependencies(self, packages: Sequence[str]) -> list[str]:
-        """`packages` and all that they need, recommendations left out, as apt would install them on an empty system.
-
-        Raises:
-            PackageError: the sources lack one.
-        """
-        listing = self._run("apt-get", "install", "--no-install-recommends", "--print-uris", *packages)
-        return sorted(set(re.findall(r"^'[^']*' ([a-z0-9][a-z0-9+.-]*)_", listing, re.MULTILINE)))
-
-    def download(self, packages: Sequence[str], into: Path) -> list[Path]:
-        """Downloads packages; apt checks them against the signed lists.
-
-        Raises:
-            PackageError: one is not there or does not arrive whole.
-        """
-        into.mkdir(parents=True, exist_ok=True)
-        listing = self._run("apt-get", "download", "--print-uris", *packages)
-        expected = [(m.group(1), int(m.group(2))) for m in re.finditer(r"^'[^']*' (\S+) (\d+)", listing, re.MULTILINE)]
-        total = sum(size for _, size in expected)
-        command = ["apt-get", *self._options, "download", *packages]
-        log = into / "apt.log"
-        with log.open("wb") as out, _spawn(command, out, into) as child:
-            until = time.monotonic() + APT_NETWORK_TIMEOUT_S
-            while child.poll() is None:
-                if time.monotonic() > until:
-                    raise PackageError(f"downloading {', '.join(packages)} took over {APT_NETWORK_TIMEOUT_S} s")
-                self._progress(f"download {packages[0]}", min(total, _deb_bytes(into)), total)
-                time.sleep(POLL_S)
-        if child.returncode:
-            raise PackageError(f"apt-get download {' '.join(packages)}: {_apt_complaint(log.read_text())}")
-        self._progress(f"download {packages[0]}", total, total)
-        return sorted(into.glob("*.deb"))
-
-    def _missing(self, package: str) -> PackageError:
-        return PackageError(
-            f"apt's sources of this machine have no package {package} for {self.arch}. Add a source that has this "
-            f"architecture (Ubuntu keeps arm64 on another server than amd64), with [arch={self.arch}], and try again"
-        )
-
-    def _run(self, program: str, *arguments: str, timeout_s: float = APT_QUICK_TIMEOUT_S, check: bool = True) -> str:
-        command = [program, *self._options, *arguments]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=timeout_s, check=False, env=_apt_environment()
-            )
-        except FileNotFoundError:
-            raise PackageError(f"{program} is not there: packages are fetched on Debian and its descendants") from None
-        except subprocess.TimeoutExpired:
-            raise PackageError(f"{program} {' '.join(arguments)} took over {timeout_s:g} s") from None
-        if check and done.returncode:
-            raise PackageError(f"{program} {' '.join(arguments)}: {_apt_complaint(done.stderr)}")
-        return done.stdout
-
-
-def _apt_environment() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-
-
-@contextmanager
-def _spawn(command: list[str], out: object, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, env=_apt_environment())  # type: ignore[call-overload]
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
-
-
-def _apt_complaint(text: str) -> str:
-    errors = [line[2:].strip() for line in text.splitlines() if line.startswith("E:")]
-    return "; ".join(errors) or text.strip()[-300:] or "it failed without a word"
-
-
-def _deb_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.deb") if path.exists())
 
 
 @contextmanager
@@ -261,10 +128,10 @@ def _kernel_packages(apt: AptView) -> list[str]:
         image = next((found for found in apt.depends(name) if re.match(r"linux-image-\d", found)), None)
         if image is not None:
             return [image, *(found for found in apt.depends(image) if found.startswith("linux-modules-"))]
-    raise apt._missing(names[0])  # noqa: SLF001  # the same module
+    raise apt.missing(names[0])
 
 
-def fetch_kernel(arch: str, into: Path, progress: Progress = say_nothing) -> KernelTree:
+def fetch_kernel(arch: str, into: Path, progress: Progress = say_nothing, sources: str | None = None) -> KernelTree:
     """The distribution's kernel for `arch` (Debian's name, as `arm64`), unpacked below `into`.
 
     Raises:
@@ -272,7 +139,10 @@ def fetch_kernel(arch: str, into: Path, progress: Progress = say_nothing) -> Ker
     """
     with _alone(into, f"kernel-{arch}") as folder:
         if _kernel_notes(folder).get("layout") != KERNEL_LAYOUT:
-            _renew(folder, lambda fresh: _make_kernel(arch, into, fresh, progress))
+            _renew(
+                folder,
+                lambda fresh: _make_kernel(AptView(arch, into / f"apt-{arch}", progress, sources), fresh, progress),
+            )
         version = _kernel_notes(folder)["version"]
     return KernelTree(arch, version, folder / "Image", folder / "Image.gz", folder / "lib/modules" / version)
 
@@ -295,8 +165,7 @@ def _renew(folder: Path, make: Callable[[Path], None]) -> None:
     fresh.rename(folder)
 
 
-def _make_kernel(arch: str, into: Path, folder: Path, progress: Progress) -> None:
-    apt = AptView(arch, into / f"apt-{arch}", progress)
+def _make_kernel(apt: AptView, folder: Path, progress: Progress) -> None:
     apt.update()
     packages = _kernel_packages(apt)
     debs = apt.download(packages, folder / "deb")
@@ -319,7 +188,7 @@ def _make_kernel(arch: str, into: Path, folder: Path, progress: Progress) -> Non
     (folder / "tree.json").write_text(json.dumps({"layout": KERNEL_LAYOUT, "version": version, "package": packages[0]}))
 
 
-def fetch_busybox(arch: str, into: Path, progress: Progress = say_nothing) -> Path:
+def fetch_busybox(arch: str, into: Path, progress: Progress = say_nothing, sources: str | None = None) -> Path:
     """A statically linked busybox for `arch`.
 
     Raises:
@@ -327,15 +196,14 @@ def fetch_busybox(arch: str, into: Path, progress: Progress = say_nothing) -> Pa
     """
     with _alone(into, f"busybox-{arch}") as folder:
         if not (folder / "busybox").is_file():
-            _renew(folder, lambda fresh: _make_busybox(arch, into, fresh, progress))
+            _renew(folder, lambda fresh: _make_busybox(AptView(arch, into / f"apt-{arch}", progress, sources), fresh))
     return folder / "busybox"
 
 
-def _make_busybox(arch: str, into: Path, folder: Path, progress: Progress) -> None:
-    apt = AptView(arch, into / f"apt-{arch}", progress)
+def _make_busybox(apt: AptView, folder: Path) -> None:
     apt.update()
     if apt.fields("busybox-static") is None:
-        raise apt._missing("busybox-static")  # noqa: SLF001  # the same module
+        raise apt.missing("busybox-static")
     for deb in apt.download(["busybox-static"], folder / "deb"):
         _unpack(deb, folder, lambda path: path == "bin/busybox")
     (folder / "bin/busybox").rename(folder / "busybox")
@@ -390,7 +258,7 @@ def fetch_grub(arch: str, into: Path, progress: Progress = say_nothing) -> Path:
 def _make_grub(apt: AptView, package: str, folder: Path) -> None:
     apt.update()
     if apt.fields(package) is None:
-        raise apt._missing(package)  # noqa: SLF001  # the same module
+        raise apt.missing(package)
     for deb in apt.download([package], folder / "deb"):
         _unpack(deb, folder, lambda path: NETBOOT_GRUB.fullmatch(path) is not None)
     shutil.rmtree(folder / "deb")

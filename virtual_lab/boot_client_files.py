@@ -13,7 +13,7 @@ from pathlib import Path
 
 from firmware_tools import debian_packages, initramfs, kernel_modules
 from firmware_tools.debian_packages import cache_dir
-from virtual_lab import device_tree
+from firmware_tools.image import device_tree
 from virtual_lab.boot_clients import KINDS, Kind, Machine, machine_arguments
 from virtual_lab.namespace import LabError
 

@@ -1,138 +1,96 @@
-"""A Debian root for arm64 boards, as one tar: systemd, an SSH server, and our client as a service.
-
-Made from Debian's packages without root's rights and without running anything of theirs: the packages' own tars are
-put together to one, as usr-merged Debian lays them out, and what their scripts would have done is written by us. So
-owners are right in the tar and nowhere else. Kept below `cache_dir()`, made anew when the recipe or the client changes.
+"""The Debian root that virtual arm64 boards run from: `boardhand image build` of a recipe, kept below `cache_dir()`.
 
 `python -m virtual_lab.debian_root` makes it, so that no test waits for a download.
 """
 
 import fcntl
 import hashlib
-import io
+import json
 import shutil
 import subprocess
 import sys
-import tarfile
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from firmware_tools import debian_packages
-from firmware_tools.debian_packages import AptView, PackageError, cache_dir
-from virtual_lab.debian_root_files import LEFT_OUT, LINKS, PACKAGES, files, folders
+from firmware_tools import image as image_room
+from firmware_tools.debian_packages import PackageError, cache_dir
+from virtual_lab.child_process import child_environment
 from virtual_lab.namespace import LabError
 
 ARCH = "arm64"
 CLIENT_FILE = Path(__file__).resolve().parent.parent / "board" / "client.py"
-_MERGED = ("bin", "sbin", "lib")
-"""Folders that Debian's packages still ship beside `usr/`, and that are links into it."""
-_DPKG_TIMEOUT_S = 120.0
+BUILD_TIMEOUT_S = 900.0
+RECIPE = """\
+name = "debian"
+arch = "arm64"
+outputs = ["tar"]
+# On emulated boards each file costs time: these have no use for several thousand.
+leave_out = [
+    "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/bug",
+    "usr/share/zsh", "usr/share/bash-completion", "usr/share/perl5", "usr/share/common-licenses", "usr/share/i18n",
+    "usr/share/debconf", "usr/share/zoneinfo", "usr/share/keymaps", "etc/init.d", "var/lib/dpkg/info",
+]
+
+# As images for disks have it. A board that runs from the network has no such disk, and is told `fstab=no`.
+[[file]]
+path = "/etc/fstab"
+text = \"\"\"
+PARTUUID=5e3da3da-02 / ext4 defaults,noatime 0 1
+PARTUUID=5e3da3da-01 /boot/firmware vfat defaults 0 2
+\"\"\"
+"""
 Progress = Callable[[str, int, int | None], None]
 
 
 class DebianRootError(LabError):
-    """The root cannot be made; the message names the package and says what to do."""
+    """The root cannot be made; the message says why and what to do."""
 
 
 def get(cache: Path, progress: Progress) -> Path:
-    """The root's tar. The first time takes half a minute and 35 MB of download.
+    """The root's tar. The first time takes half a minute and 40 MB of download.
 
     Raises:
-        DebianRootError: a package cannot be had, or does not unpack.
+        DebianRootError: `boardhand image build` did not make it.
     """
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / f"debian-root-{ARCH}-{_recipe()}.tar"
     with (cache / f".debian-root-{ARCH}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_file():
-            fresh = target.with_suffix(".new")
-            try:
-                debs = _packages(cache, progress)
-                progress(f"put the Debian root for {ARCH} together", 0, None)
-                _write(debs, fresh)
-            except (PackageError, OSError, tarfile.TarError) as error:
-                fresh.unlink(missing_ok=True)
-                raise DebianRootError(f"the Debian root for {ARCH} cannot be made: {error}") from error
+            progress(f"build the Debian root for {ARCH}", 0, None)
             for old in cache.glob(f"debian-root-{ARCH}-*.tar"):
                 old.unlink()
-            fresh.replace(target)
+            _build(cache, target)
     return target
 
 
 def _recipe() -> str:
-    digest = hashlib.sha256()
-    for path in (Path(__file__), Path(__file__).with_name("debian_root_files.py"), CLIENT_FILE):
+    """Changes with everything of ours that goes into the root; what is of Debian's is looked for by `--update` only."""
+    digest = hashlib.sha256(RECIPE.encode())
+    own = [CLIENT_FILE, *sorted(Path(image_room.__file__).parent.glob("*.py"))]
+    for path in own:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _packages(cache: Path, progress: Progress) -> list[Path]:
-    """The packages, from the cache where they are there: a change of our client needs no network."""
-    folder = cache / f"debian-root-{ARCH}"
-    wanted = hashlib.sha256("\n".join(PACKAGES).encode()).hexdigest()[:16]
-    done = folder / wanted
-    if not done.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        # A view of its own: somebody else may be fetching a kernel with the usual one.
-        apt = AptView(ARCH, cache / f"apt-{ARCH}-root", progress)
-        apt.update()
-        apt.download(apt.with_dependencies(PACKAGES), folder)
-        done.touch()
-    return sorted(folder.glob("*.deb"))
-
-
-def _write(debs: list[Path], target: Path) -> None:
-    seen: set[str] = set()
-    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as out:
-        for name in folders():
-            out.addfile(_entry(name, tarfile.DIRTYPE, 0o755))
-            seen.add(name)
-        for name in (*_MERGED, *LINKS):
-            seen.add(name)
-            out.addfile(_link(name, LINKS.get(name, f"usr/{name}")))
-        for file in files(CLIENT_FILE.read_bytes()):
-            seen.add(file.path)
-            entry = _entry(file.path, tarfile.REGTYPE, file.mode)
-            entry.size = len(file.content)
-            out.addfile(entry, io.BytesIO(file.content))
-        for deb in debs:
-            for member, source in _members(deb):
-                if member.name not in seen:
-                    seen.add(member.name)
-                    out.addfile(member, source)
-
-
-def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.mode, entry.uname, entry.gname = kind, mode, "root", "root"
-    return entry
-
-
-def _link(name: str, target: str) -> tarfile.TarInfo:
-    entry = _entry(name, tarfile.SYMTYPE, 0o777)
-    entry.linkname = target
-    return entry
-
-
-def _members(deb: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-        with tarfile.open(fileobj=child.stdout, mode="r|") as tar:
-            for member in tar:
-                member.name = merged(member.name)
-                if member.islnk():
-                    member.linkname = merged(member.linkname)
-                if member.name and not LEFT_OUT.match(member.name):
-                    yield member, tar.extractfile(member) if member.isreg() else None
-        if child.wait(_DPKG_TIMEOUT_S):
-            raise PackageError(f"{deb}: dpkg-deb cannot read it; delete {deb.parent} and try again")
-
-
-def merged(name: str) -> str:
-    """Where a package's path goes in a usr-merged root: `./lib/systemd/systemd` is `usr/lib/systemd/systemd`."""
-    path = "" if name == "." else name.removeprefix("./").strip("/")
-    return f"usr/{path}" if path.partition("/")[0] in _MERGED and "/" in path else path
+def _build(cache: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".debian-root-") as folder:
+        recipe = Path(folder) / "image.toml"
+        recipe.write_text(RECIPE, encoding="utf-8")
+        command = [sys.executable, "-m", "cli", "image", "build", str(recipe), f"{folder}/out", "--json"]
+        environment = {**child_environment(), "BOARDHAND_CACHE": str(cache)}
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, env=environment, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise DebianRootError(f"the Debian root took over {BUILD_TIMEOUT_S:g} s: is the network slow?") from None
+        if done.returncode:
+            raise DebianRootError(f"the Debian root for {ARCH} cannot be made: {done.stderr.strip()}")
+        built = json.loads(done.stdout.splitlines()[-1])
+        shutil.move(built["files"][0]["path"], target)
 
 
 def main() -> int:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtual_lab import device_tree, uboot_environment
+from firmware_tools.image import device_tree
+from virtual_lab import uboot_environment
 from virtual_lab.lab_tools import LabTools, check_socket_path, keep_log_small, remove_stale_socket
 from virtual_lab.namespace import LabError, die_with_parent
 from virtual_lab.network import Cable

@@ -1,4 +1,5 @@
-"""A shelf with an MQTT server, our agent and QEMU boards, all in a private network, and one Debian root for all boards.
+"""A shelf with an MQTT server, our agent and QEMU boards, all in a private network, and one Debian root for all boards,
+made by `boardhand image build`.
 
 Needs root's rights: overlays are mounted and exported. The test process itself goes into the network while it runs.
 """

@@ -88,6 +88,11 @@ def test_a_key_of_the_settings_opens_every_board(shelf):
     assert shelf.login("10.77.0.12", "hostname; cat /etc/machine-id").split() == ["two", about(shelf, "two")["machine"]]
 
 
+def test_dpkg_on_a_board_knows_what_the_image_was_made_of(shelf):
+    shelf.have_up("two")
+    assert shelf.run("two", "dpkg-query -W -f '${Status}' systemd python3-minimal").count("install ok ") == 2
+
+
 def killed_under_a_writing_board(shelf, victim, name):
     """Give board two work that writes, and kill `victim` in the middle of it. Returns the job."""
     shelf.have_up("two")

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from virtual_lab import device_tree, frame_pump, namespace, network, qemu_board
+from firmware_tools.image import device_tree
+from virtual_lab import frame_pump, namespace, network, qemu_board
 from virtual_lab.lab_tools import find_tools
 from virtual_lab.network import CableEnd, CableKind
 

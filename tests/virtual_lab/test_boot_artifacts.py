@@ -9,7 +9,8 @@ import pytest
 
 from firmware_tools import debian_packages
 from firmware_tools.debian_packages import KernelTree, PackageError
-from virtual_lab import boot_artifacts, device_tree
+from firmware_tools.image import device_tree
+from virtual_lab import boot_artifacts
 from virtual_lab.boot_artifacts import ArtifactError
 from virtual_lab.lab_tools import cache_folder, find_tools
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virtual_lab import device_tree
-from virtual_lab.device_tree import DeviceTree, DeviceTreeError, Node
+from firmware_tools.image import device_tree
+from firmware_tools.image.device_tree import DeviceTree, DeviceTreeError, Node
 
 names = st.text("abcdefghijklmnopqrstuvwxyz,-0123456789", min_size=1, max_size=20)
 properties = st.dictionaries(names, st.binary(max_size=40), max_size=5)

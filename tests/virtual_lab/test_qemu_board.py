@@ -8,7 +8,8 @@ import pytest
 
 from agent.power.drivers.qmp import OUTLET, QmpDriver
 from agent.power.kinds.qmp import QmpSettings
-from virtual_lab import device_tree, lab_tools, qemu_board
+from firmware_tools.image import device_tree
+from virtual_lab import lab_tools, qemu_board
 from virtual_lab.lab_tools import LabTools, MissingToolError, find_tools
 from virtual_lab.namespace import LabError
 from virtual_lab.network import Cable, CableKind

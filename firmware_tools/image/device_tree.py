@@ -1,7 +1,6 @@
 """Flattened device trees (devicetree specification 0.4, chapter 5): read one, change properties, write it small.
 
-Only what the lab needs, so that no compiler must be installed: QEMU pads its tree to 1 MiB, and each board gets a
-serial number of its own.
+No compiler is needed for it: a board's tree gets a serial number, a model or an Ethernet address of its own.
 """
 
 import struct
