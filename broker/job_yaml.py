@@ -1,8 +1,13 @@
 """The YAML of a job file as plain values, with the line of each: strict, and safe against hostile text."""
 
+import contextlib
+import re
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 # Deeper than any job; keeps the recursive YAML composer far from Python's own limit.
 MAX_DEPTH = 20
@@ -28,11 +33,11 @@ class JobSpecError(ValueError):
 YamlPath = tuple[str | int, ...]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader without aliases: nine lines of them can stand for a billion values."""
+class _Bounded(Composer):  # over any parser: `check_event` and `peek_event` are its
+    """Takes no aliases, of which nine lines can stand for a billion values, and no depth that none needs."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
+        if self.check_event(yaml.AliasEvent):  # type: ignore[attr-defined]
             raise JobSpecError("", self._line(), "aliases (*name) are not taken: write the value out")
         self._depth = getattr(self, "_depth", 0) + 1
         if self._depth > MAX_DEPTH:
@@ -43,8 +48,29 @@ class _Loader(yaml.SafeLoader):
             self._depth -= 1
 
     def _line(self) -> int:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
-        return int(event.start_mark.line) + 1
+        return int(self.peek_event().start_mark.line) + 1  # type: ignore[attr-defined]
+
+
+class _Loader(_Bounded, yaml.SafeLoader):
+    """PyYAML's own parser: everywhere there, and its words are those of the errors."""
+
+
+_ODD = re.compile("[\t\r\x85\u2028\u2029\ufeff]" r"|(?<![^\s\[{,])!(?![^\s\]},])|[|>][-+\d]*#")
+
+_FastLoader: type[_Loader] | None = None
+if yaml.__with_libyaml__:
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]  # it is there, and the stubs do not say so
+
+    class _LibyamlLoader(_Bounded, CParser, SafeConstructor, Resolver):
+        """The same over libyaml's parser, which reads a job several times as fast."""
+
+        def __init__(self, text: str) -> None:
+            CParser.__init__(self, text)
+            Composer.__init__(self)
+            SafeConstructor.__init__(self)
+            Resolver.__init__(self)
+
+    _FastLoader = _LibyamlLoader  # type: ignore[assignment]  # the same methods, by another parser
 
 
 _YAML_TAG = "tag:yaml.org,2002:"
@@ -101,9 +127,32 @@ def dotted(path: YamlPath) -> str:
 
 
 def load(text: str) -> tuple[Any, dict[YamlPath, int]]:
+    """The values of a YAML text, and the line of each, from 1.
+
+    Raises:
+        JobSpecError: it is no YAML, or YAML that no job needs.
+    """
+    if _FastLoader is not None and _read_alike(text):
+        # What libyaml will not take is read again by PyYAML: a fault has the same words, with libyaml or without.
+        with contextlib.suppress(JobSpecError, UnicodeEncodeError):
+            value, lines = _load(_FastLoader, text)
+            if value is not None:  # of an empty text they count the lines differently
+                return value, lines
+    return _load(_Loader, text)
+
+
+def _read_alike(text: str) -> bool:
+    """Whether both parsers read it alike (found by comparing them on millions of texts): libyaml takes tabs in more
+    places, question marks in flow style and a comment close behind `|`, counts line breaks in its own way, and has
+    another meaning for a lone `!`."""
+    flow = min((at for at in (text.find("["), text.find("{")) if at >= 0), default=len(text))
+    return _ODD.search(text) is None and text.rfind("?") < flow
+
+
+def _load(kind: type[_Loader], text: str) -> tuple[Any, dict[YamlPath, int]]:
     lines: dict[YamlPath, int] = {}
     try:
-        loader = _Loader(text)
+        loader = kind(text)
     except yaml.YAMLError as error:  # characters that YAML does not allow
         raise JobSpecError("", None, f"not YAML: {str(error).splitlines()[0]}") from None
     try:

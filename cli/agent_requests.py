@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cli.boards import COLLECT_DEADLINE_S, QUIET_S
 from cli.plain_text import shown
 from cli.requests import ANSWER_TIMEOUT_S, REPEAT_S
 from cli.session import Received, Session, new_id
@@ -65,9 +64,7 @@ class AgentsQuestion:
             CliError: the MQTT server cannot be reached, or refuses.
         """
         session, topics = self._session, self._topics
-        session.subscribe(topics.every_agent("state"), topics.every_agent("info"))
-        quiet_until_s = time.monotonic() + COLLECT_DEADLINE_S
-        while time.monotonic() < quiet_until_s and (message := session.receive(QUIET_S)) is not None:
+        for message in session.retained(topics.every_agent("state"), topics.every_agent("info")):
             self._take(message)
         concerned = [agent for _, agent in sorted(self._agents.items()) if self._concerns(agent)]
         asked = [agent for agent in concerned if agent.online]

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, NamedTuple, NoReturn
 
 from cli.exits import CliError, Exit, usage
@@ -101,8 +101,8 @@ def count(text: str) -> int:
     return int(text)
 
 
-def build() -> argparse.ArgumentParser:
-    """The whole parser."""
+def build(named: Container[str] | None = None) -> argparse.ArgumentParser:
+    """The whole parser; with `named`, the options of those commands alone, which is all that one line needs."""
     from cli.command_table import COMMANDS
 
     parser = _Parser(
@@ -123,9 +123,10 @@ def build() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        command.options(page)
-        connection_options(page)
-        page.set_defaults(run=command.run)
+        if named is None or name in named:
+            command.options(page)
+            connection_options(page)
+            page.set_defaults(run=command.run)
     return parser
 
 
@@ -136,7 +137,7 @@ def run(arguments: list[str]) -> int:
         CliError: see `cli.exits`.
     """
     try:
-        args = build().parse_args(arguments)
+        args = build(frozenset(arguments)).parse_args(arguments)
     except SystemExit as end:  # argparse ends this way after --help
         return int(end.code or 0)
     if args.version:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cli import lease_tokens
-from cli.boards import age, lines
 from cli.exits import CliError, Exit, usage
 from cli.plain_text import shown
 from cli.requests import ANSWER_TIMEOUT_S, SUBMIT_TIMEOUT_S, ask_broker, unreadable
@@ -195,6 +194,8 @@ def hand_over(target: Target, lease: str, to: str, args: Namespace, *, as_json: 
 
 def show(target: Target, args: Namespace, *, as_json: bool) -> int:
     """Print who holds what, and who waits."""
+    from cli.boards import age, lines  # they come with pydantic: 0.1 s that `reserve` need not wait
+
     found = _all(target, patient=False)
     if args.mine:
         who = me(args.holder)

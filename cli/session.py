@@ -4,6 +4,7 @@ On the fast path of `boardhand power`: `board.client` costs little, TLS is impor
 """
 
 import os
+import time
 
 from board.client import MqttConnection, MqttError, Received
 from cli.exits import CliError, Exit, usage
@@ -11,9 +12,15 @@ from cli.target import Target
 
 TYPE_CHECKING = False  # importing typing for this name would cost 2 ms; mypy knows it by name
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from ssl import SSLContext
 
 CONNECT_TIMEOUT_S = 5.0  # a server that takes longer for a handshake is not usable by hand
+# Mosquitto keeps this retained, and sends what is retained in the order in which it is subscribed to.
+LAST_OF_ALL = "$SYS/broker/version"
+# Servers without that message give no mark at the end; their retained messages follow the SUBACK within milliseconds.
+QUIET_S = 0.2
+COLLECT_DEADLINE_S = 3.0
 
 __all__ = ["Received", "Session"]
 
@@ -121,3 +128,26 @@ class Session:
             return self._link.receive(timeout_s)
         except (MqttError, OSError) as error:
             raise self._unreachable(error) from error
+
+    def retained(self, *topics: str, quiet_s: float = QUIET_S) -> "Iterator[Received]":
+        """Subscribe, and yield what is retained on `topics`; then end, though a farm that talks never falls silent.
+
+        MQTT marks no end of it. Mosquitto's own version, subscribed to last, comes when all others have come; without
+        it the end is `quiet_s` of silence. Messages that are said meanwhile are among them.
+
+        Raises:
+            CliError: as `subscribe` and `receive`.
+        """
+        self.subscribe(*topics)
+        try:
+            self._link.subscribe(LAST_OF_ALL)
+        except MqttError:
+            pass  # refused: silence will tell; a connection that is gone is told by what follows
+        except OSError as error:
+            raise self._unreachable(error) from error
+        deadline_s = time.monotonic() + COLLECT_DEADLINE_S
+        while time.monotonic() < deadline_s:
+            message = self.receive(quiet_s)
+            if message is None or message.topic == LAST_OF_ALL:
+                return
+            yield message

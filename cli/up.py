@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cli import private_mosquitto, up_page, up_plan
+from cli.boards import collect
 from cli.children import Children, Program
 from cli.command_line import as_json, target_of
 from cli.exits import CliError, Exit, usage
 from cli.farm_file import FarmFileError
 from cli.farm_publish import FarmFile
+from cli.farm_view import FarmView
 from cli.plain_text import shown
 from cli.session import Session
 from cli.target import DEFAULT_PREFIX, ENVIRONMENT, Target
@@ -102,6 +104,7 @@ class _Up:
         await self._or_end(self._broker_online(target))
         if not self._args.no_farm and self._args.settings is None:
             await self._or_end(self._farm_answers())
+            await self._or_end(self._boards_announced(target))
         self._report.ready(
             {
                 "mqtt": target.url,
@@ -230,6 +233,15 @@ class _Up:
                 f"see {self._folders.log('farm')}",
             ) from None  # fmt: skip
 
+    async def _boards_announced(self, target: Target) -> None:
+        """Whoever is told that the farm is ready finds its boards: the agent may still be on its way to the server."""
+        deadline_s = time.monotonic() + FARM_START_DEADLINE_S
+        while await asyncio.to_thread(_boards_told, target) < self._args.boards + self._args.light:
+            if time.monotonic() > deadline_s:
+                why = f"agent {up_plan.AGENT} has not announced its boards after {FARM_START_DEADLINE_S:g} s"
+                raise CliError(Exit.FAILED, why, f"see {self._folders.log('farm')}")
+            await asyncio.sleep(PROBE_EVERY_S)
+
     async def _demo(self, target: Target) -> int:
         from cli.demo import Demo
 
@@ -321,6 +333,17 @@ def _broker_is_online(target: Target) -> bool:
             return message is not None and decode(BrokerState, message.payload).state is Presence.ONLINE
     except (CliError, PayloadError):
         return False  # asked again until the deadline, which then says so
+
+
+def _boards_told(target: Target) -> int:
+    """How many boards of agents that are online the server knows."""
+    view = FarmView(target.prefix)
+    try:
+        with Session(target) as session:
+            collect(session, view)
+    except CliError:
+        return 0  # asked again until the deadline, which then says so
+    return sum(row.power != "" and row.agent_state == "online" for row in view.rows())
 
 
 def _tail(log: Path) -> str:

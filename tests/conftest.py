@@ -15,8 +15,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import settings
 
 START_DEADLINE_S = 20.0
+
+# What chance finds in our codecs and tables it finds early; `HYPOTHESIS_PROFILE=soak make test` looks for the rest.
+# Tests that say their own number keep it.
+settings.register_profile("ordinary", max_examples=50)
+settings.register_profile("soak", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 
 
 def free_port() -> int:

@@ -144,8 +144,11 @@ COMES_WITH = {
     "annotated_types": "pydantic",  # what pydantic's constraints are made of
     "yarl": "aiohttp",  # its URL is part of aiohttp's public interface
 }
+ON_THE_CABLE = {"machine", "micropython", "power_cable"}
+"""What the power cable's firmware imports on its own board."""
 LOADED_BY_OTHERS = {
     "cryptography": "pysnmp loads it for the privacy of SNMPv3",
+    "wsproto": "uvicorn loads it for WebSockets",
 }
 
 
@@ -165,7 +168,9 @@ def foreign_imports(folders: list[str]) -> dict[str, str]:
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules = [node.module or ""]
             for top in (
-                {module.partition(".")[0] for module in modules} - {*ROOMS, "tests", "bench"} - sys.stdlib_module_names
+                {module.partition(".")[0] for module in modules}
+                - {*ROOMS, *ON_THE_CABLE, "tests", "bench"}
+                - sys.stdlib_module_names
             ):
                 name = COMES_WITH.get(top) or distributions.get(top, [top])[0]
                 found[plain_name(name)] = named(path)

@@ -52,6 +52,11 @@ async def acquire_all(stub: Any, names: list[str], *, together: bool) -> None:
         await stub.AcquirePlace(request)
 
 
+async def connect_and_list(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        await pb_grpc.CoordinatorStub(channel).GetPlaces(pb.GetPlacesRequest())
+
+
 async def main() -> None:
     address, places, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     names = [f"p{n}" for n in range(1, places + 1)]
@@ -69,6 +74,7 @@ async def main() -> None:
             await stub.AddPlace(pb.AddPlaceRequest(name=name))
             await stub.AddPlaceMatch(pb.AddPlaceMatchRequest(placename=name, pattern=f"*/g{n}/*"))
         listing = [await timed(stub.GetPlaces(pb.GetPlacesRequest())) for _ in range(rounds * 10)]
+        fresh = [await timed(connect_and_list(address)) for _ in range(rounds * 10)]
         times: dict[str, list[float]] = {"one by one": [], "at once": []}
         for _ in range(rounds):
             for how, values in times.items():
@@ -76,7 +82,7 @@ async def main() -> None:
                 for name in names:
                     await stub.ReleasePlace(pb.ReleasePlaceRequest(placename=name))
         listening.cancel()
-    print(json.dumps({"list": listing, **times}))
+    print(json.dumps({"list": listing, "connect and list": fresh, **times}))
 
 
 asyncio.run(main())

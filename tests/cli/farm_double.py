@@ -1,5 +1,8 @@
 """What the tests of the command line need around it: a real Mosquitto, and an agent that answers at once."""
 
+import asyncio
+import contextlib
+import io
 import json
 import os
 import signal
@@ -8,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from board.client import MqttConnection
 
@@ -174,14 +178,61 @@ def clean_environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | more
 
 
+# They run other programs in their place, or until they are told to stop: only as processes of their own.
+PROCESSES = {"agent", "broker", "demo", "up"}
+# Python and the C library read these once, when they start.
+AT_START = {"PYTHONIOENCODING", "TZ"}
+
+
 def boardhand(*arguments: str, port: int | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line: within this process where that can be, because starting Python takes it longer than all
+    the rest. `boardhand_process` where the process itself is looked at."""
+    env = clean_environment(**more)
+    if port is not None:
+        env["BOARDHAND_MQTT"] = f"mqtt://127.0.0.1:{port}"
+    if PROCESSES.isdisjoint(arguments) and AT_START.isdisjoint(more) and _is_ours_alone():
+        return _within(arguments, env)
+    return _process(arguments, env)
+
+
+def boardhand_process(*arguments: str, port: int | None = None, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the real command, whole process."""
     env = clean_environment(**more)
     if port is not None:
         env["BOARDHAND_MQTT"] = f"mqtt://127.0.0.1:{port}"
+    return _process(arguments, env)
+
+
+def _process(arguments: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cli", *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def _is_ours_alone() -> bool:
+    """Whether output and environment of this process may be turned over for a while: no test runs commands side by
+    side here, and no event loop stands around the command's own."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
+
+
+def _within(arguments: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    from cli.main import main
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with (
+        mock.patch.dict(os.environ, env, clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = main(list(arguments))
+    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]  # a BytesIO
+    return subprocess.CompletedProcess(arguments, int(code), *texts)
 
 
 def stop(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> int:

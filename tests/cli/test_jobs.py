@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from cli.exits import Exit
-from tests.cli.farm_double import BrokerDouble, boardhand, clean_environment, free_port, mosquitto, wait_for
+from tests.cli.farm_double import (
+    BrokerDouble,
+    boardhand,
+    boardhand_process,
+    clean_environment,
+    free_port,
+    mosquitto,
+    wait_for,
+)
 
 JOB = "name: hello\nsteps: [echo hello]\n"
 Handler = Callable[[dict[str, object]], object]
@@ -79,7 +87,7 @@ def test_wait_ends_with_the_job(server: int, job_file: str, state: str, code: in
         "job": lambda _: {"job": summary(next(states), reason="because" if code else None)},
     }
     with BrokerDouble(server, handlers):
-        done = boardhand("submit", job_file, "--wait", port=server)
+        done = boardhand_process("submit", job_file, "--wait", port=server)
     assert done.returncode == code
     assert done.stdout == f"job job-1 {state} on virt-1{': because' if code else ''}\n"
 
@@ -107,7 +115,7 @@ def test_follow_prints_the_log_then_the_end(server: int, job_file: str) -> None:
         "logs": logs_of(["one\n", "two\n", "thr", "ee\n", "last\x1b[2J\n"], ended_after=1.0),
     }
     with BrokerDouble(server, handlers):
-        done = boardhand("submit", job_file, "--follow", port=server)
+        done = boardhand_process("submit", job_file, "--follow", port=server)
         lines = boardhand("logs", "job-1", "--json", port=server).stdout.splitlines()
     assert done.stdout == "one\ntwo\nthree\nlast\\x1b[2J\njob job-1 passed on virt-1\n"
     assert [json.loads(line)["seq"] for line in lines] == [0, 1, 2, 3, 4]
@@ -198,7 +206,7 @@ def test_hostile_logs_are_one_line(server: int, data: dict[str, object]) -> None
 def test_job_files_that_cannot_be_sent(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(content)
-    done = boardhand("submit", str(path), port=free_port())
+    done = boardhand_process("submit", str(path), port=free_port())
     assert done.returncode == Exit.USAGE
     assert str(path) in done.stderr
 

@@ -16,6 +16,7 @@ from tests.cli.farm_double import (
     AgentDouble,
     board_state,
     boardhand,
+    boardhand_process,
     clean_environment,
     free_port,
     mosquitto,
@@ -42,7 +43,7 @@ def failed(kind: str, text: str = "outlet 3 of hub-1 reads off") -> dict[str, ob
     ],
 )
 def test_action_is_verified_and_said(agent: AgentDouble, server: int, action: str, said: str) -> None:
-    done = boardhand("power", "virt-1", action, port=server)
+    done = boardhand_process("power", "virt-1", action, port=server)
     assert (done.returncode, done.stdout, done.stderr) == (Exit.OK, said, "")
     ((board, payload),) = agent.commands
     command = decode(PowerCommand, payload)
@@ -89,7 +90,7 @@ def test_server_and_password_from_environment_and_full_parser(agent: AgentDouble
 )
 def test_error_kind_decides_exit_code(agent: AgentDouble, server: int, kind: str, code: Exit) -> None:
     agent.answer = lambda _, command: [result(command, **failed(kind))]
-    done = boardhand("power", "virt-1", "on", port=server)
+    done = boardhand_process("power", "virt-1", "on", port=server)
     assert done.returncode == code
     assert done.stdout == ""
     assert done.stderr.startswith(f"boardhand: virt-1 on failed ({kind}): outlet 3 of hub-1 reads off; it is off")
@@ -132,7 +133,7 @@ def test_lost_agent_is_said_without_waiting_for_the_timeout(agent: AgentDouble, 
 
 
 def test_server_that_is_not_there() -> None:
-    done = boardhand("power", "virt-1", "on", port=free_port())
+    done = boardhand_process("power", "virt-1", "on", port=free_port())
     assert done.returncode == Exit.UNREACHABLE
     assert "MQTT server 127.0.0.1:" in done.stderr
     assert "Traceback" not in done.stderr
@@ -294,7 +295,7 @@ def test_wrong_command_lines_are_one_line_and_exit_2(arguments: tuple[str, ...])
 
 
 def test_debug_shows_the_traceback() -> None:
-    done = boardhand("power", "virt-1", "on", "--debug", port=free_port())
+    done = boardhand_process("power", "virt-1", "on", "--debug", port=free_port())
     assert "Traceback" in done.stderr
     assert "CliError" in done.stderr
 

@@ -51,10 +51,15 @@ def test_what_is_no_elf_file_is_said_to_be_none(data):
         elf.section(data, ".modinfo")
 
 
+@pytest.fixture(scope="module")
+def failover(kernel):
+    return read_module(resolve(kernel.modules_dir, ["failover"])[0])
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_damage_is_an_error_or_an_answer(kernel, data):
-    module = bytearray(read_module(resolve(kernel.modules_dir, ["failover"])[0]))
+def test_damage_is_an_error_or_an_answer(failover, data):
+    module = bytearray(failover)
     for _ in range(3):
         module[data.draw(st.integers(0, 63))] = data.draw(st.integers(0, 255))
     try:
