@@ -43,7 +43,7 @@ async def _broker(settings: BrokerSettings, stop: asyncio.Event) -> None:
         await Broker(settings).run(stop)
         return
     from broker import standby  # noqa: PLC0415  # psycopg is optional
-    from broker.postgresql_connection import Place  # noqa: PLC0415
+    from broker.store.postgresql_connection import Place  # noqa: PLC0415
 
     await standby.run(settings, Place(table.store, table.store_password_file), stop)
 

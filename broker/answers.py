@@ -6,12 +6,12 @@ from typing import assert_never
 
 from pydantic import AwareDatetime
 
-from broker.artifact_store import ArtifactStore
 from broker.happenings import Moment
-from broker.health_answers import health_answer
-from broker.job import Job, job_number
-from broker.job_store import JobStore
-from broker.lease_requests import AskLeases, lease_lines
+from broker.health.answers import health_answer
+from broker.jobs.artifact_store import ArtifactStore
+from broker.jobs.life import Job, job_number
+from broker.jobs.store import JobStore
+from broker.leases.requests import AskLeases, lease_lines
 from broker.requests import (
     AskArtifact,
     AskArtifacts,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from broker.farm_view import BoardPicture, FarmView
 from broker.happenings import AgentAnswered, Moment, SendRequest
-from broker.job import JobEvent
+from broker.jobs.life import JobEvent
 from broker.ledger import LEASE_MARGIN_S, GateWait, Held, Ledger
 from wire.payloads import Response
 from wire.phases import JobState

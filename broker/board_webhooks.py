@@ -3,7 +3,7 @@
 `[[broker.webhook]]` names a URL and which events it wants. Each has a queue of its own that holds `MAX_WAITING`, so a
 server that is away costs its own oldest events and nobody else's; they are counted in the log. Events are told in their
 order, each tried `MAX_TRIES` times. They stand in no store: who must miss nothing reads `event/#` over MQTT. Signed as
-the jobs' webhooks are, see `broker.notify`.
+the jobs' webhooks are, see `broker.jobs.notify`.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker.happenings import Action
-from broker.health_happenings import TellAlert
-from broker.notify import NoticeError, call, read_secret
+from broker.health.happenings import TellAlert
+from broker.jobs.notify import NoticeError, call, read_secret
 from wire.names import Id
 from wire.payloads import Event, encode
 from wire.phases import EventType

@@ -6,7 +6,7 @@ boards are unknown, and what an older session of it said no longer counts.
 
 from dataclasses import dataclass, field
 
-from broker.labels import LabelValue
+from broker.jobs.labels import LabelValue
 from wire.payloads import AgentState, BoardInfo, BoardSelf, BoardState
 from wire.phases import Phase, Power, Presence
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from broker.health_happenings import BoardAsked, ForgetBoard, SaveHealth, TellAlert
-from broker.job import Job
-from broker.job_spec import JobSpec
-from broker.lease_happenings import LeaseOrder, SaveLease, TellLease
-from broker.multinode_payloads import WorkCall
+from broker.groups.multinode_payloads import WorkCall
+from broker.health.happenings import BoardAsked, ForgetBoard, SaveHealth, TellAlert
+from broker.jobs.life import Job
+from broker.jobs.spec import JobSpec
+from broker.leases.happenings import LeaseOrder, SaveLease, TellLease
 from wire.payloads import (
     AgentInfo,
     AgentState,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeVar
 
+from broker.groups.multinode_payloads import CALL_TAIL, WorkCall
 from broker.happenings import (
     AgentAnswered,
     AgentInfoSeen,
@@ -17,7 +18,6 @@ from broker.happenings import (
     SelfSeen,
     StateSeen,
 )
-from broker.multinode_payloads import CALL_TAIL, WorkCall
 from broker.requests import Order, Question, RequestError, read_request
 from wire.names import Id
 from wire.payloads import (

@@ -22,16 +22,16 @@ from broker.happenings import (
     SendStop,
     TimelineEntry,
 )
-from broker.health import HealthRule
-from broker.job import Job, JobEvent
-from broker.job_steps import wire_steps
-from broker.job_verdict import Kind, OutputWatch, judge, judged
-from broker.lease import LeaseRules, PersonLease
-from broker.lease_phases import BootStage as BootStage  # noqa: PLC0414  # part of a lease, so found here too
-from broker.lease_phases import BootWait as BootWait  # noqa: PLC0414  # part of a lease, so found here too
-from broker.lease_phases import GateWait as GateWait  # noqa: PLC0414  # part of a lease, so found here too
-from broker.sleep_policy import SleepRule
-from broker.wake_room import Shelf
+from broker.health.trust import HealthRule
+from broker.jobs.life import Job, JobEvent
+from broker.jobs.steps import wire_steps
+from broker.jobs.verdict import Kind, OutputWatch, judge, judged
+from broker.leases.lease import LeaseRules, PersonLease
+from broker.leases.phases import BootStage as BootStage  # noqa: PLC0414  # part of a lease, so found here too
+from broker.leases.phases import BootWait as BootWait  # noqa: PLC0414  # part of a lease, so found here too
+from broker.leases.phases import GateWait as GateWait  # noqa: PLC0414  # part of a lease, so found here too
+from broker.sleep.policy import SleepRule
+from broker.sleep.wake_room import Shelf
 from wire.payloads import WorkOutcome
 from wire.phases import JobState, Outcome
 
@@ -120,7 +120,7 @@ class Ledger:
     held: dict[str, Held] = field(default_factory=dict)
     """Leases of jobs by board."""
     people: dict[str, PersonLease] = field(default_factory=dict)
-    """Leases of people by board; changed by `broker.person_leases` alone, as the two below."""
+    """Leases of people by board; changed by `broker.leases.person_leases` alone, as the two below."""
     asked: dict[int, PersonLease] = field(default_factory=dict)
     """People who wait, by number."""
     closing: dict[str, PersonLease] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Ledger:
     other_boots: dict[str, float] = field(default_factory=dict)
     """Boards that a job had boot something else, and when they are next asked to go back to their standing profile."""
     out_of_work: dict[str, str] = field(default_factory=dict)
-    """Boards that take no work, and why; this and the three below are changed by `broker.health_desk` alone."""
+    """Boards that take no work, and why; this and the three below are changed by `broker.health.desk` alone."""
     retired: set[str] = field(default_factory=set)
     """Boards that nobody is given, persons neither."""
     unhealthy: set[str] = field(default_factory=set)

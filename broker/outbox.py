@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
+from broker.groups.multinode_payloads import MAX_ANSWER_LETTERS, WorkAnswer
 from broker.happenings import (
     Action,
     Announce,
@@ -16,9 +17,8 @@ from broker.happenings import (
     SendRequest,
     SendStop,
 )
-from broker.health_happenings import TellAlert
-from broker.lease_happenings import TellLease
-from broker.multinode_payloads import MAX_ANSWER_LETTERS, WorkAnswer
+from broker.health.happenings import TellAlert
+from broker.leases.happenings import TellLease
 from wire.payloads import BrokerState, Lease, PowerCommand, Request, WorkAck, WorkOffer, WorkStop, encode
 from wire.phases import Presence
 from wire.topics import Topics

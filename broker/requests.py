@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
-from broker.group_members import members
+from broker.groups.members import members
 from broker.happenings import Cancel, PowerAsked, Submit
-from broker.health_happenings import BoardAsked, BoardVerb
-from broker.job_spec import JobSpec, JobSpecError, parse_job
-from broker.job_steps import wire_steps
-from broker.lease_happenings import LeaseOrder
-from broker.lease_requests import MODELS, AskedForLeases, AskLeases, lease_order
+from broker.health.happenings import BoardAsked, BoardVerb
+from broker.jobs.spec import JobSpec, JobSpecError, parse_job
+from broker.jobs.steps import wire_steps
+from broker.leases.happenings import LeaseOrder
+from broker.leases.requests import MODELS, AskedForLeases, AskLeases, lease_order
 from wire.names import Id
 from wire.payloads import (
     MAX_PAYLOAD_BYTES,

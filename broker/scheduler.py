@@ -9,11 +9,9 @@ from types import MappingProxyType
 from typing import assert_never
 
 from broker.before_job import HOOK_POINT, BeforeJob
-from broker.board_orders import BoardOrders
-from broker.dispatch import Dispatch
 from broker.farm_view import FarmView
-from broker.group_desk import GroupDesk
-from broker.group_members import members
+from broker.groups.desk import GroupDesk
+from broker.groups.members import members
 from broker.happenings import (
     Action,
     AgentAnswered,
@@ -38,21 +36,23 @@ from broker.happenings import (
     Submit,
     Tick,
 )
-from broker.health_desk import HealthDesk
-from broker.health_happenings import BoardAsked
-from broker.idle_policy import IdlePolicy
-from broker.job import Job, JobEvent
-from broker.job_boot import JobBoots
-from broker.lease_happenings import ExtendLease, HandOver, LeaseOrder, Release, Reserve
-from broker.lease_watch import LeaseWatch
+from broker.health.board_orders import BoardOrders
+from broker.health.desk import HealthDesk
+from broker.health.happenings import BoardAsked
+from broker.jobs.life import Job, JobEvent
+from broker.jobs.own_boot import JobBoots
+from broker.jobs.work_reports import WorkReports
+from broker.leases.happenings import ExtendLease, HandOver, LeaseOrder, Release, Reserve
+from broker.leases.person_leases import PersonLeases
+from broker.leases.power_orders import why_not_switch
+from broker.leases.watch import LeaseWatch
 from broker.ledger import LEASE_MARGIN_S, MAX_SEEN_TOKEN, Held, Ledger, Policy
-from broker.person_leases import PersonLeases
-from broker.power_orders import why_not_switch
-from broker.sleep_policy import with_farm_rule
-from broker.standing import Standing
-from broker.wake_forecast import WakeForecast
-from broker.wake_room import WakeRoom
-from broker.work_reports import WorkReports
+from broker.matching.dispatch import Dispatch
+from broker.matching.standing import Standing
+from broker.sleep.idle_policy import IdlePolicy
+from broker.sleep.policy import with_farm_rule
+from broker.sleep.wake_forecast import WakeForecast
+from broker.sleep.wake_room import WakeRoom
 from wire.payloads import ErrorInfo
 from wire.phases import ErrorKind, JobState, PowerAction, Purpose
 

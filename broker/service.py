@@ -13,10 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from broker.answers import answer
-from broker.artifact_store import ArtifactStore
 from broker.board_webhooks import BoardWebhooks
 from broker.collector import collect, while_loading
-from broker.committing import Committer
 from broker.complaints import Complaints
 from broker.happenings import (
     Action,
@@ -34,18 +32,20 @@ from broker.happenings import (
     Tick,
     TimelineEntry,
 )
-from broker.health_happenings import ForgetBoard
+from broker.health.happenings import ForgetBoard
 from broker.inbox import Asked, Complaint, Found, Heard, Refused, read_message, subscriptions
 from broker.intake import Intake
-from broker.job_store import KEPT_ANSWERS, Answer, JobStore
-from broker.job_timeline import line_of
-from broker.lease_happenings import Reserve
-from broker.notify import Notifier, not_allowed, read_secret
+from broker.jobs.artifact_store import ArtifactStore
+from broker.jobs.notify import Notifier, not_allowed, read_secret
+from broker.jobs.store import KEPT_ANSWERS, Answer, JobStore
+from broker.jobs.timeline import line_of
+from broker.leases.happenings import Reserve
 from broker.outbox import Outgoing, clearing, message_for, presence
 from broker.requests import Order, Question, RequestError, response
 from broker.sending import send
 from broker.settings import BrokerSettings
-from broker.sql import StoreUnavailableError
+from broker.store.committing import Committer
+from broker.store.sql import StoreUnavailableError
 from broker.taking_up import take_up
 from daemon.foreground import DaemonError
 from daemon.mqtt_link import LinkError, Message, MqttLink, Will
@@ -113,7 +113,7 @@ class Broker:
         """Serve on this store, and close it: as `run`, where the caller holds the state folder.
 
         Raises:
-            broker.sql.LeadershipLostError: another broker leads from now on.
+            broker.store.sql.LeadershipLostError: another broker leads from now on.
         """
         self._store = store
         try:

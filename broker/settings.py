@@ -6,11 +6,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker.board_webhooks import WebhookTable
-from broker.health_settings import HealthTable
-from broker.lease_settings import LeasesTable
+from broker.health.settings import HealthTable
+from broker.leases.settings import LeasesTable
 from broker.ledger import Policy
-from broker.sleep_settings import ShelfTable, SleepTable
-from broker.store_settings import StoreUrl
+from broker.sleep.settings import ShelfTable, SleepTable
+from broker.store.settings import StoreUrl
 from broker.web.settings import WebTable
 from daemon.mqtt_settings import MqttSettings
 from daemon.settings_file import FileSettings, load_settings
@@ -23,6 +23,7 @@ OTHER_TABLES = (
     "controllers",
     "circuits",
     "boards",
+    "flash",
     "pdu_listener",
     "dns",
     "hooks",

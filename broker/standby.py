@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import logging
 
-from broker.job_store import JobStore
-from broker.leadership import AGAIN_S, Leader, win
-from broker.postgresql_connection import Place
-from broker.postgresql_engine import PostgresqlEngine
+from broker.jobs.store import JobStore
 from broker.service import Broker
 from broker.settings import BrokerSettings
-from broker.sql import LeadershipLostError, StoreUnavailableError
-from broker.store_schema import MIGRATIONS
+from broker.store.leadership import AGAIN_S, Leader, win
+from broker.store.postgresql_connection import Place
+from broker.store.postgresql_engine import PostgresqlEngine
+from broker.store.schema import MIGRATIONS
+from broker.store.sql import LeadershipLostError, StoreUnavailableError
 from daemon.state_folder import held
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import logging
 
 from broker.happenings import Moment
-from broker.job_store import JobStore, Recovered
+from broker.jobs.store import JobStore, Recovered
 from broker.ledger import Policy
 from broker.scheduler import Scheduler
 
@@ -14,7 +14,7 @@ async def take_up(store: JobStore, policy: Policy, now: Moment) -> tuple[Schedul
     """The scheduler of a new session, and what was found.
 
     Raises:
-        broker.sql.StoreUnavailableError: the store cannot be written.
+        broker.store.sql.StoreUnavailableError: the store cannot be written.
     """
     found = await store.recover()
     scheduler = Scheduler(policy, found.session)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from cli.exits import CliError, Exit, usage
 
 if TYPE_CHECKING:
-    from broker.backup import Made
     from broker.settings import BrokerTable
+    from broker.store.backup import Made
 
 
 def backup(file: Path, settings: Path | None, state_dir: Path | None, *, as_json: bool) -> int:
@@ -35,21 +35,21 @@ def restore(file: Path, settings: Path | None, state_dir: Path | None, *, as_jso
 
 
 def _backup(table: "BrokerTable", file: Path) -> "Made":
-    from broker.backup_places import backup_postgresql, backup_sqlite
+    from broker.store.backup_places import backup_postgresql, backup_sqlite
 
     if table.store is None:
         return backup_sqlite(table.state_dir, file)
-    from broker.postgresql_connection import Place
+    from broker.store.postgresql_connection import Place
 
     return backup_postgresql(Place(table.store, table.store_password_file), file)
 
 
 def _restore(table: "BrokerTable", file: Path) -> "Made":
-    from broker.backup_places import restore_postgresql, restore_sqlite
+    from broker.store.backup_places import restore_postgresql, restore_sqlite
 
     if table.store is None:
         return restore_sqlite(table.state_dir, file)
-    from broker.postgresql_connection import Place
+    from broker.store.postgresql_connection import Place
 
     return restore_postgresql(Place(table.store, table.store_password_file), file)
 
@@ -69,7 +69,7 @@ def _table(settings: Path | None, state_dir: Path | None) -> "BrokerTable":
 
 
 def _done(work: Callable[[], "Made"]) -> "Made":
-    from broker.backup import BackupError
+    from broker.store.backup import BackupError
     from daemon.foreground import DaemonError
 
     try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from broker.junit import junit
+from broker.jobs.junit import junit
 from cli.boards import lines
 from cli.exits import CliError, Exit, usage
 from cli.jobs import all_pieces, job_summary, show_logs

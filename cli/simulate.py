@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from broker.day_recording import Day, DayError, generate, read_day, record
 from broker.ledger import Policy
 from broker.settings import read_settings
-from broker.simulation import Tally, compare
+from broker.sleep.day_recording import Day, DayError, generate, read_day, record
+from broker.sleep.simulation import Tally, compare
 from cli.boards import lines
 from cli.energy_table import duration
 from cli.exits import CliError, Exit

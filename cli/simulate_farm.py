@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from broker.day_recording import BOOT_W, BUSY_W, IDLE_W, OFF_W, DayBoard, Watts
+from broker.sleep.day_recording import BOOT_W, BUSY_W, IDLE_W, OFF_W, DayBoard, Watts
 from cli.agent_requests import AgentsQuestion
 from cli.energy import VERB
 from cli.exits import CliError

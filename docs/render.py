@@ -8,7 +8,9 @@ from pathlib import Path
 import power_devices
 
 from agent import life
-from broker import job, job_schema
+from broker.jobs import life as job
+from broker.jobs import schema as job_schema
+from firmware_tools.bootloader import catch
 from wire import asyncapi
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,11 +51,13 @@ def rendered() -> dict[Path, str]:
     """Every generated file as it should be."""
     readme = ROOT / "README.md"
     lives = ROOT / "docs" / "lives.md"
+    bootloader = ROOT / "docs" / "bootloader.md"
     board = mermaid(life.mermaid())
     text = block(lives.read_text(encoding="utf-8"), "board-life", board)
     return {
         readme: block(readme.read_text(encoding="utf-8"), "board-life", board),
         lives: block(text, "job-life", mermaid(job_diagram())),
+        bootloader: block(bootloader.read_text(encoding="utf-8"), "bootloader-catch", mermaid(catch.mermaid())),
         ROOT / "docs" / "asyncapi.json": asyncapi.text(),
         ROOT / "docs" / "job.schema.json": job_schema.text(),
         ROOT / "docs" / "power-devices.md": power_devices.text(),

@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.soak.hour_farm import FailedError, HourFarm
 from bench.soak.hour_plan import Hour, Size, make
 from bench.soak.hour_trace import Findings, Trace
-from broker.day_recording import BOOT_S, Day, record
 from broker.settings import read_settings
-from broker.simulation import Tally, compare, percentile
+from broker.sleep.day_recording import BOOT_S, Day, record
+from broker.sleep.simulation import Tally, compare, percentile
 
 END_S = 300.0
 """After the hour: a lump of jobs on few boards, each of which boots for half a minute on a busy machine."""

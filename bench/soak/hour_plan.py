@@ -7,7 +7,7 @@ of it, part of the nightly run that comes in one lump. All times but boots are d
 from dataclasses import dataclass
 from typing import Any
 
-from broker.day_recording import DayBoard, DayJob, Watts, generate
+from broker.sleep.day_recording import DayBoard, DayJob, Watts, generate
 from virtual_lab import farm_plan
 
 HOUR_S = 3600.0

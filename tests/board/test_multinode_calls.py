@@ -2,10 +2,10 @@
 
 import json
 
-from broker.job_spec import parse_job
-from broker.job_steps import wire_steps
-from broker.lava_signals import Signals
-from broker.multinode_payloads import WorkCall
+from broker.groups.multinode_payloads import WorkCall
+from broker.jobs.lava_signals import Signals
+from broker.jobs.spec import parse_job
+from broker.jobs.steps import wire_steps
 from wire.payloads import decode
 
 GROUP = "b1\tserver\nb2\tclient\nb3\tclient"

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from broker.job_spec import parse_job
-from broker.job_steps import wire_steps
+from broker.jobs.spec import parse_job
+from broker.jobs.steps import wire_steps
 
 
 def offer(farm, *steps, paths=(), max_bytes=1 << 20, job="j1", token=1):

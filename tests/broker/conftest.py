@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker import happenings as h
-from broker.job_spec import parse_job
-from broker.job_store import _recover, _save
+from broker.jobs.spec import parse_job
+from broker.jobs.store import _recover, _save
 from broker.ledger import Policy
 from broker.scheduler import Scheduler
-from broker.store_schema import MIGRATIONS
+from broker.store.schema import MIGRATIONS
 from wire.payloads import (
     AgentState,
     BoardInfo,

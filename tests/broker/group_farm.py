@@ -1,8 +1,8 @@
 """Two groups of jobs, and how a farm on paper brings one up and calls for it."""
 
 from broker import happenings as h
+from broker.groups.multinode_payloads import WorkCall
 from broker.ledger import Policy
-from broker.multinode_payloads import WorkCall
 
 GROUP = """\
 name: pair

@@ -1,8 +1,8 @@
 """Orders about leases, as a person gives them, and what is told of them."""
 
-from broker.labels import Want
-from broker.lease_happenings import ExtendLease, HandOver, Release, Reserve, TellLease
-from broker.waiting import Needs
+from broker.jobs.labels import Want
+from broker.leases.happenings import ExtendLease, HandOver, Release, Reserve, TellLease
+from broker.matching.waiting import Needs
 
 HOUR_S = 3600.0
 ARM = (Want("arch", "==", ("arm64",)),)

@@ -12,16 +12,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from broker.backup import TOKENS_AHEAD, BackupError, read_header
-from broker.backup_places import backup_postgresql, backup_sqlite, restore_postgresql, restore_sqlite
 from broker.happenings import SaveJob, SaveLog, SaveToken
-from broker.job import Job
-from broker.job_spec import parse_job
-from broker.job_store import STORE_FILE, JobStore
-from broker.leadership import win
-from broker.postgresql_connection import Place
-from broker.postgresql_engine import PostgresqlEngine
-from broker.store_schema import MIGRATIONS
+from broker.jobs.life import Job
+from broker.jobs.spec import parse_job
+from broker.jobs.store import STORE_FILE, JobStore
+from broker.store.backup import TOKENS_AHEAD, BackupError, read_header
+from broker.store.backup_places import backup_postgresql, backup_sqlite, restore_postgresql, restore_sqlite
+from broker.store.leadership import win
+from broker.store.postgresql_connection import Place
+from broker.store.postgresql_engine import PostgresqlEngine
+from broker.store.schema import MIGRATIONS
 from daemon.foreground import DaemonError
 from daemon.state_folder import held
 from tests.broker.postgresql_server import PostgresqlServer

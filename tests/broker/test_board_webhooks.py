@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from broker.board_webhooks import MAX_WAITING, BoardWebhooks, WebhookTable
 from broker.happenings import ClearLease
-from broker.health_happenings import TellAlert
+from broker.health.happenings import TellAlert
 from wire.payloads import Alert, Event
 from wire.phases import EventType
 

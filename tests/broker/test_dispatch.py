@@ -1,10 +1,10 @@
 """What the scheduler makes of its index: turns of submitters, shelves, and reasons for very many jobs."""
 
 from broker import happenings as h
-from broker.dispatch import RENEWED_PER_TICK, TOLD_AT_ONCE, TOLD_PER_TICK
-from broker.job_spec import parse_job
+from broker.jobs.spec import parse_job
 from broker.ledger import Policy
-from broker.wake_room import Shelf
+from broker.matching.dispatch import RENEWED_PER_TICK, TOLD_AT_ONCE, TOLD_PER_TICK
+from broker.sleep.wake_room import Shelf
 from wire.phases import JobState, Phase
 
 ANY = "name: t\nsteps: [a]\n"

@@ -1,7 +1,7 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from broker.fairness import MOST_SUBMITTERS, USE_HALF_LIFE_S, Shares
+from broker.matching.fairness import MOST_SUBMITTERS, USE_HALF_LIFE_S, Shares
 
 
 def test_fewer_boards_now_then_less_use_of_late():

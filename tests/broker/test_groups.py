@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from broker import happenings as h
-from broker.group_members import members
-from broker.job_spec import JobSpecError, parse_job
-from broker.labels import Want
+from broker.groups.members import members
+from broker.jobs.labels import Want
+from broker.jobs.spec import JobSpecError, parse_job
 from broker.ledger import Policy
 from tests.broker.group_farm import GROUP, PAIR, all_up, call, started
 from wire.payloads import WorkLog

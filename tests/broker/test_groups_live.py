@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from broker.multinode_payloads import WorkAnswer, WorkCall
+from broker.groups.multinode_payloads import WorkAnswer, WorkCall
 from tests.broker.live import PATIENCE_S, BrokerProcess, LiveFarm, Server
 from wire.payloads import decode, encode
 from wire.phases import JobState

@@ -5,12 +5,12 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.board_pool import BoardPool
-from broker.group_matching import Wish, choose, could_do
-from broker.labels import Want
+from broker.groups.matching import Wish, choose, could_do
+from broker.jobs.labels import Want
 from broker.ledger import Policy
-from broker.standing import Standing
-from broker.waiting import Needs
+from broker.matching.board_pool import BoardPool
+from broker.matching.standing import Standing
+from broker.matching.waiting import Needs
 from tests.broker.conftest import World
 from tests.broker.group_farm import GROUP, PAIR, call
 from wire.phases import JobState, Phase

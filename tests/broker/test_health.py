@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 
 from broker import happenings as h
-from broker.health import TABLE, Evidence, Health, HealthError, HealthEvent, HealthRule, Record
-from broker.health_happenings import BoardAsked, BoardVerb, ForgetBoard, TellAlert
-from broker.job_spec import parse_job
-from broker.labels import Want
+from broker.health.happenings import BoardAsked, BoardVerb, ForgetBoard, TellAlert
+from broker.health.trust import TABLE, Evidence, Health, HealthError, HealthEvent, HealthRule, Record
+from broker.jobs.labels import Want
+from broker.jobs.spec import parse_job
 from broker.ledger import Policy
 from tests.broker.conftest import EPOCH
 from wire.payloads import AgentInfo, PowerResult, Response, StepResult, WorkOutcome

@@ -7,9 +7,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from pydantic import ValidationError
 
 from broker import happenings as h
-from broker.health import Health
-from broker.health_happenings import BoardVerb
-from broker.health_settings import HealthTable
+from broker.health.happenings import BoardVerb
+from broker.health.settings import HealthTable
+from broker.health.trust import Health
 from tests.broker.conftest import World
 from tests.broker.test_health import JOB, health, policy, run, say
 from wire.phases import Outcome, Phase

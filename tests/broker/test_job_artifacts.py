@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.artifact_store import ArtifactStore, name_problem
 from broker.happenings import SaveArtifact
+from broker.jobs.artifact_store import ArtifactStore, name_problem
 from wire.payloads import WorkArtifact
 
 

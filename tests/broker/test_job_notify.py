@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from broker import notify
 from broker.happenings import SaveJob
-from broker.job import Job, JobEvent
-from broker.job_spec import parse_job
-from broker.job_store import JobStore
-from broker.notify import NoticeError, Notifier, call, not_allowed, read_secret
+from broker.jobs import notify
+from broker.jobs.life import Job, JobEvent
+from broker.jobs.notify import NoticeError, Notifier, call, not_allowed, read_secret
+from broker.jobs.spec import parse_job
+from broker.jobs.store import JobStore
 
 SECRET = b"not on the command line"
 

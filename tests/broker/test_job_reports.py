@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from broker import happenings as h
-from broker.job_store import STORE_FILE, JobStore, _save
-from broker.result_store import MAX_TIMELINE
-from broker.store_schema import VERSION_1
+from broker.jobs.result_store import MAX_TIMELINE
+from broker.jobs.store import STORE_FILE, JobStore, _save
+from broker.store.schema import VERSION_1
 from wire.payloads import StepResult, WorkArtifact, WorkOutcome
 from wire.phases import JobState, Outcome
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import yaml
 
-from broker import job_schema
+from broker.jobs import schema as job_schema
 from tests.broker.live import ROOT
 from tests.broker.test_job_spec import WHOLE
 

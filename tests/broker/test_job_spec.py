@@ -3,9 +3,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.job_spec import MAX_YAML_BYTES, BootSpec, FileSpec, JobSpec, JobSpecError, StepSpec, parse_job
-from broker.job_steps import MAX_SCRIPT_BYTES, wire_steps
-from broker.labels import Want
+from broker.jobs.labels import Want
+from broker.jobs.spec import MAX_YAML_BYTES, BootSpec, FileSpec, JobSpec, JobSpecError, StepSpec, parse_job
+from broker.jobs.steps import MAX_SCRIPT_BYTES, wire_steps
 
 WHOLE = """\
 name: kernel smoke

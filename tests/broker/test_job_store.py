@@ -5,13 +5,13 @@ import psycopg
 import pytest
 
 from broker.happenings import SaveAttempt, SaveJob, SaveLog, SaveToken
-from broker.job import Job, JobEvent, job_number
-from broker.job_spec import parse_job
-from broker.job_store import LOG_PART_LETTERS, STORE_FILE, Answer, JobStore
-from broker.leadership import _set_up, _try
-from broker.postgresql_connection import Place
-from broker.postgresql_engine import PostgresqlEngine
-from broker.store_schema import MIGRATIONS
+from broker.jobs.life import Job, JobEvent, job_number
+from broker.jobs.spec import parse_job
+from broker.jobs.store import LOG_PART_LETTERS, STORE_FILE, Answer, JobStore
+from broker.store.leadership import _set_up, _try
+from broker.store.postgresql_connection import Place
+from broker.store.postgresql_engine import PostgresqlEngine
+from broker.store.schema import MIGRATIONS
 from daemon.store import StoreError
 from tests.broker.postgresql_server import PostgresqlServer
 from wire.payloads import StepResult, WorkLog

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.job_spec import parse_job
-from broker.job_verdict import MAX_LINE_LETTERS, Kind, OutputWatch, judge, judged
+from broker.jobs.spec import parse_job
+from broker.jobs.verdict import MAX_LINE_LETTERS, Kind, OutputWatch, judge, judged
 from wire.payloads import StepResult, WorkOutcome
 from wire.phases import Outcome
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.job_spec import parse_job
-from broker.job_steps import BRING_NAME, bring_count, wire_steps
-from broker.job_verdict import Kind, OutputWatch, judge, judged
-from broker.lava_signals import MAX_CASES, Signals
-from broker.lava_tools import NAMES, bring_script
+from broker.groups.lava_tools import NAMES, bring_script
+from broker.jobs.lava_signals import MAX_CASES, Signals
+from broker.jobs.spec import parse_job
+from broker.jobs.steps import BRING_NAME, bring_count, wire_steps
+from broker.jobs.verdict import Kind, OutputWatch, judge, judged
 from wire.payloads import StepResult, WorkOutcome
 from wire.phases import Outcome
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 
 from broker import happenings as h
-from broker.labels import Want
-from broker.lease import LeaseRules
-from broker.lease_happenings import Reserve
+from broker.jobs.labels import Want
+from broker.leases.happenings import Reserve
+from broker.leases.lease import LeaseRules
 from broker.ledger import Policy
-from broker.waiting import Needs
+from broker.matching.waiting import Needs
 from tests.broker.lease_orders import ARM, HOUR_S, extend, hand_over, lines, notices, release, reserve
 from wire.phases import ErrorKind, JobState, LeaseStage
 

@@ -6,13 +6,13 @@ from datetime import timedelta
 import pytest
 
 from broker import happenings as h
-from broker.job_store import _save
-from broker.labels import Want
-from broker.lease import LeaseRules
-from broker.lease_happenings import Reserve
-from broker.lease_store import forget_leases, last_lease
+from broker.jobs.labels import Want
+from broker.jobs.store import _save
+from broker.leases.happenings import Reserve
+from broker.leases.lease import LeaseRules
+from broker.leases.store import forget_leases, last_lease
 from broker.ledger import Policy
-from broker.waiting import Needs
+from broker.matching.waiting import Needs
 from tests.broker.conftest import World
 from tests.broker.lease_orders import HOUR_S, lines, release, reserve
 from wire.phases import ErrorKind, JobState, Phase, PowerAction, Presence, Purpose

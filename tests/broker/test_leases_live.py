@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from broker.job_store import JobStore
-from broker.store_schema import MIGRATIONS
+from broker.jobs.store import JobStore
+from broker.store.schema import MIGRATIONS
 from tests.broker.live import PATIENCE_S, ROOT, BrokerProcess, LiveFarm, Server
 from wire.payloads import Lease, LeaseNotice, PowerResult, decode, encode, parse_power_command
 from wire.phases import ErrorKind, LeaseStage, Phase, Power, Purpose

@@ -5,9 +5,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from broker.lease import TABLE, LeaseEvent, LeaseRules, LeaseStageError, PersonLease, lease_number
+from broker.leases.lease import TABLE, LeaseEvent, LeaseRules, LeaseStageError, PersonLease, lease_number
 from broker.ledger import Policy
-from broker.waiting import Needs
+from broker.matching.waiting import Needs
 from tests.broker.conftest import EPOCH, World
 from tests.broker.lease_orders import hand_over, release, reserve
 from wire.phases import LeaseStage, Phase

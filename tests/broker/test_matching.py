@@ -4,14 +4,14 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from broker.board_pool import BoardPool
-from broker.fairness import Shares
-from broker.labels import Want
-from broker.matching import Matcher, Needs
-from broker.standing import Standing
-from broker.waiting import WaitingJobs
-from broker.wake_room import Shelf, WakeRoom
-from broker.why_waiting import names_shown, why_waits
+from broker.jobs.labels import Want
+from broker.matching.assignment import Matcher, Needs
+from broker.matching.board_pool import BoardPool
+from broker.matching.fairness import Shares
+from broker.matching.standing import Standing
+from broker.matching.waiting import WaitingJobs
+from broker.matching.why_waiting import names_shown, why_waits
+from broker.sleep.wake_room import Shelf, WakeRoom
 
 READY, COMING, ASLEEP, TAKEN, OUT = Standing
 

@@ -12,17 +12,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from broker import leadership
 from broker.happenings import SaveAttempt, SaveJob, SaveLog, SaveToken
-from broker.job import Job, JobEvent
-from broker.job_spec import parse_job
-from broker.job_store import Answer, JobStore
-from broker.leadership import win
-from broker.postgresql_connection import Place, Translated
-from broker.postgresql_engine import PostgresqlEngine
+from broker.jobs.life import Job, JobEvent
+from broker.jobs.spec import parse_job
+from broker.jobs.store import Answer, JobStore
 from broker.settings import read_settings
-from broker.sql import LeadershipLostError, StoreUnavailableError
-from broker.store_schema import MIGRATIONS
+from broker.store import leadership
+from broker.store.leadership import win
+from broker.store.postgresql_connection import Place, Translated
+from broker.store.postgresql_engine import PostgresqlEngine
+from broker.store.schema import MIGRATIONS
+from broker.store.sql import LeadershipLostError, StoreUnavailableError
 from daemon.foreground import DaemonError
 from daemon.store import StoreError
 from tests.broker.live import free_port
@@ -252,7 +252,7 @@ async def test_a_server_that_does_not_answer_is_as_good_as_gone(lead, monkeypatc
 
 
 async def test_a_store_is_closed_while_a_transaction_hangs(lead, open_store, monkeypatch):
-    monkeypatch.setattr("broker.postgresql_engine.CLOSE_S", 0.1)
+    monkeypatch.setattr("broker.store.postgresql_engine.CLOSE_S", 0.1)
     store = await open_store(await lead())
     with standing_still(store._store._connection.info.backend_pid):
         work = asyncio.create_task(store.commit([SaveToken("b1", 1)], []))

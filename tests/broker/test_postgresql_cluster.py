@@ -7,11 +7,11 @@ import signal
 
 import pytest
 
-from broker import postgresql_engine
-from broker.leader_table import FENCE, LEAD
-from broker.leadership import win
-from broker.postgresql_connection import Place, errors_told
-from broker.sql import LeadershipLostError
+from broker.store import postgresql_engine
+from broker.store.leader_table import FENCE, LEAD
+from broker.store.leadership import win
+from broker.store.postgresql_connection import Place, errors_told
+from broker.store.sql import LeadershipLostError
 from tests.broker.live import BrokerProcess, LiveFarm, Server
 from tests.broker.postgresql_server import PostgresqlServer
 from wire.payloads import BrokerState, ErrorInfo, Request, Response, decode, encode

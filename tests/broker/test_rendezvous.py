@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.rendezvous import MAX_MESSAGES, Call, CallError, Rendezvous, Sent, Verb, parse_call
+from broker.groups.rendezvous import MAX_MESSAGES, Call, CallError, Rendezvous, Sent, Verb, parse_call
 
 ROLES = {"s1": "server", "c1": "client", "c2": "client"}
 

@@ -3,8 +3,8 @@ import itertools
 import pytest
 
 from broker import happenings as h
-from broker.job import TABLE, Job, JobEvent, JobStateError
-from broker.job_spec import parse_job
+from broker.jobs.life import TABLE, Job, JobEvent, JobStateError
+from broker.jobs.spec import parse_job
 from broker.ledger import MAX_START_FAULTS, Policy
 from wire.payloads import BoardSelf, PowerResult, WorkAccept, WorkLog, WorkOutcome
 from wire.phases import JobState, Outcome, Phase, Power, PowerAction, Presence, Purpose
@@ -385,7 +385,7 @@ def test_reports_of_jobs_nobody_knows(world):
 
 
 def test_a_job_that_prints_without_end(world, monkeypatch):
-    monkeypatch.setattr("broker.work_reports.MAX_LOG_LETTERS", 100)
+    monkeypatch.setattr("broker.jobs.work_reports.MAX_LOG_LETTERS", 100)
     world.up("b1")
     world.submit(ON_B1)
     world.accept("b1")

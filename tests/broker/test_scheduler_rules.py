@@ -9,9 +9,9 @@ from hypothesis import Phase as Search
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker import happenings as h
-from broker.job_store import _recover
+from broker.jobs.store import _recover
 from broker.ledger import Policy
-from broker.standing import Standing
+from broker.matching.standing import Standing
 from tests.broker.conftest import OFF_PHASES, World
 from wire.payloads import WorkAccept, WorkLog, WorkOutcome
 from wire.phases import JobState, Outcome, Phase, Presence

@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from broker.artifact_store import ArtifactStore
-from broker.committing import Committer
 from broker.happenings import Note, Reply, SaveToken
 from broker.inbox import read_message
+from broker.jobs.artifact_store import ArtifactStore
 from broker.service import Broker
 from broker.settings import BrokerSettings, BrokerTable, read_settings
-from broker.sql import StoreUnavailableError
+from broker.store.committing import Committer
+from broker.store.sql import StoreUnavailableError
 from daemon.mqtt_link import Message
 
 
@@ -41,7 +41,7 @@ class Ear:
 
 
 async def test_what_cannot_be_committed_is_not_said_and_new_jobs_are_refused(broker, tmp_path, monkeypatch):
-    monkeypatch.setattr("broker.committing.RETRY_S", 0.01)
+    monkeypatch.setattr("broker.store.committing.RETRY_S", 0.01)
     store, broker._link = FullDisk(3), Ear()
     broker._committer = Committer(store, ArtifactStore(tmp_path, 1), tmp_path)
     request = {"transaction": "t2", "data": {"yaml": "name: a\nsteps: [b]"}}

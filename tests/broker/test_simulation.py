@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.day_recording import Day, DayBoard, DayError, DayJob, Watts, generate, read_day, record
 from broker.happenings import SaveAttempt, SaveBoot, SaveJob
-from broker.job import Job, JobEvent
-from broker.job_spec import parse_job
-from broker.job_store import JobStore
+from broker.jobs.life import Job, JobEvent
+from broker.jobs.spec import parse_job
+from broker.jobs.store import JobStore
 from broker.ledger import Policy
-from broker.simulation import ALWAYS_ON, Simulation, compare, percentile
-from broker.sleep_policy import SleepRule
+from broker.sleep.day_recording import Day, DayBoard, DayError, DayJob, Watts, generate, read_day, record
+from broker.sleep.policy import SleepRule
+from broker.sleep.simulation import ALWAYS_ON, Simulation, compare, percentile
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC)
 DAY_WITH_JOB = """{"begin": "2026-01-05T00:00:00Z", "boards": [{"name": "b1"}],

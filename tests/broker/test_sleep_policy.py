@@ -10,15 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from broker import happenings as h
-from broker.boot_store import stored_boots
-from broker.day_recording import Day, DayBoard, DayJob, generate
-from broker.labels import Want
+from broker.jobs.labels import Want
 from broker.ledger import Policy
 from broker.settings import read_settings
-from broker.simulation import SWITCH_S, TICK_S, Simulation
-from broker.sleep_policy import QuietHours, SleepRule
-from broker.wake_forecast import FIRST_GUESS_S, KEPT_BOOTS, WakeForecast
-from broker.wake_room import Shelf
+from broker.sleep.boot_store import stored_boots
+from broker.sleep.day_recording import Day, DayBoard, DayJob, generate
+from broker.sleep.policy import QuietHours, SleepRule
+from broker.sleep.simulation import SWITCH_S, TICK_S, Simulation
+from broker.sleep.wake_forecast import FIRST_GUESS_S, KEPT_BOOTS, WakeForecast
+from broker.sleep.wake_room import Shelf
 from daemon.settings_file import SettingsError
 from wire.phases import JobState, Phase, PowerAction, Purpose
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from broker.sql_dialect import DialectError, in_postgresql, statements
-from broker.store_settings import check_store_url
+from broker.store.settings import check_store_url
+from broker.store.sql_dialect import DialectError, in_postgresql, statements
 
 
 def test_one_dialect_in_the_other():

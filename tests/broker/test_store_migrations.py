@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from broker.happenings import SaveJob
-from broker.job_store import STORE_FILE, Answer, JobStore
-from broker.store_schema import MIGRATIONS
+from broker.jobs.store import STORE_FILE, Answer, JobStore
+from broker.store.schema import MIGRATIONS
 from daemon.store import StoreError
 from wire.phases import JobState
 

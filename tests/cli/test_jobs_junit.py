@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.junit import MAX_OUTPUT_LETTERS, junit
+from broker.jobs.junit import MAX_OUTPUT_LETTERS, junit
 from wire.payloads import JobSummary, StepResult
 from wire.phases import JobState
 

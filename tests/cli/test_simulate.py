@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from broker.happenings import SaveAttempt, SaveJob
-from broker.job import Job, JobEvent
-from broker.job_spec import parse_job
-from broker.job_store import JobStore
+from broker.jobs.life import Job, JobEvent
+from broker.jobs.spec import parse_job
+from broker.jobs.store import JobStore
 from cli.exits import Exit
 from cli.simulate_farm import _of
 from tests.cli.farm_double import BrokerDouble, boardhand, free_port

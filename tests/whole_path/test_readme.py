@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.job_spec import parse_job
+from broker.jobs.spec import parse_job
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTLET_STATE = ".1.3.6.1.4.1.318.1.1.26.9.2.3.1.5.3"  # rPDU2OutletSwitchedStatusState of outlet 3: 1 off, 2 on

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[2]))
 
 
-from broker.store_schema import MIGRATIONS  # noqa: E402
+from broker.store.schema import MIGRATIONS  # noqa: E402
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Jobs for several boards at once, and where these meet: MultiNode."""

@@ -1,0 +1,1 @@
+"""Which boards are trusted with work, and how they come to be."""

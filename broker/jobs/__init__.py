@@ -1,0 +1,1 @@
+"""What a job is: its file, its life, its results. Reading and deciding; boards and power are elsewhere."""

@@ -1,0 +1,1 @@
+"""Which job gets which board, and why the others wait."""

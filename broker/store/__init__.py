@@ -1,0 +1,1 @@
+"""The broker's store: SQLite, or PostgreSQL shared by several brokers; schema, leadership, backup."""
