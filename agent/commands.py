@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent import power_desk
+from agent import bootloader_bridge, power_desk
 from agent.hook_settings import HookPoint
 from agent.outbox import NewEvent
 from agent.power_desk import LeaseBook, Refused
@@ -54,10 +54,12 @@ class CommandDesk:
             return
         self._agent.begin(self._carry_out(board, verdict), f"power-{board}")
 
-    async def asked(self, board: str, action: PowerAction, *, min_off_s: float | None = None) -> PowerResult:
-        """Switch a board for somebody who shows no lease's token, as pdudaemon's clients: checked as on MQTT, and
-        answered to the caller alone. Never raises for hardware."""
-        payload = encode(PowerCommand(power=action))
+    async def asked(
+        self, board: str, action: PowerAction, *, min_off_s: float | None = None, token: int | None = None
+    ) -> PowerResult:
+        """Switch a board for somebody within the agent, or one who may show no lease's token, as pdudaemon's clients:
+        checked as on MQTT, and answered to the caller alone. Never raises for hardware."""
+        payload = encode(PowerCommand(power=action, token=token))
         verdict = power_desk.judge(board, payload, now=datetime.now(UTC), leases=self.leases, force_allowed=False)
         error = verdict.error if isinstance(verdict, Refused) else self._objection(board, verdict)
         if error is not None:
@@ -160,6 +162,7 @@ class CommandDesk:
                     return PowerResult(id=command_id, ok=False, power=power, action=action, error=error, took_ms=0)
                 for name in (board, *moved):
                     agent.submit(agent.shelf.command_begun(name, action, purpose))
+                bootloader_bridge.power_begins(agent, board, action)
                 began = agent.moment().wall
                 operation = f"{board}/{command_id or f'op-{uuid.uuid4()}'}"
                 outcome = await agent.power.switch(

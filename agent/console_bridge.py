@@ -40,6 +40,8 @@ def _sight(agent: "Agent", sight: Sight) -> None:
     fault = f"on its console: {line}" if kind is Kind.PANIC else None
     event = LifeEvent.RESTART_SEEN if kind is Kind.KERNEL and sight.restarted else LIFE.get(kind)
     agent.submit(agent.shelf.on_console(sight.board, event, details, agent.moment(), fault))
+    if kind is Kind.BOOTLOADER and sight.restarted:
+        agent.bootloaders.restarted(sight.board)
 
 
 def _state(_board: str, _state: PortState) -> None:

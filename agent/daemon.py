@@ -9,7 +9,15 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent import board_info, console_actions_bridge, console_bridge, metering, netboot_bridge, own_info
+from agent import (
+    board_info,
+    bootloader_bridge,
+    console_actions_bridge,
+    console_bridge,
+    metering,
+    netboot_bridge,
+    own_info,
+)
 from agent.action_store import ActionStore
 from agent.actions import Actions
 from agent.board_names import BoardNames
@@ -19,6 +27,8 @@ from agent.console_steps_bridge import ConsoleSteps
 from agent.effect_queue import POWER_TASK, EffectQueue
 from agent.energy_recorder import EnergyRecorder
 from agent.errors import AgentError
+from agent.flash_bridge import desks as flash_desks
+from agent.flash_bridge import start as start_flashing
 from agent.hooks import DueHooks, HookDesk, HookRun
 from agent.inbox import Inbox
 from agent.memory import MIGRATIONS, Memory
@@ -75,6 +85,8 @@ class Agent:
         self.hooks = HookDesk(settings.hooks, self.name, self._hook_ran)
         self.netboot = NetbootDesk(settings, self._netboot_event, self._netboot_alerts, lambda: roots_desk(self))
         self.consoles = console_bridge.desk(self)
+        self.bootloaders = bootloader_bridge.desk(self)
+        self.modes, self.flashes = flash_desks(self)
         self.console_steps = ConsoleSteps(
             self, [name for name, board in settings.boards.items() if board.client == "console"]
         )
@@ -175,6 +187,7 @@ class Agent:
             power = self.power.last(board)
             self.boots.power(board, power)
             self.consoles.power(board, power)
+            bootloader_bridge.power_found(self, board, power)
             effects.add(self.shelf.restore(board, stored.get(board), power, moment(), interrupted=board in cut_short))
         for finding in findings:
             log.warning("%s", finding.message)
@@ -184,6 +197,7 @@ class Agent:
         await self.apply(effects)
         await self.commands.answer_interrupted()
         await self.actions.start(ActionStore(self.memory.store))
+        await start_flashing(self)
 
     def _make_link(self) -> MqttLink:
         state_topic = self.topics.agent_state(self.name)
@@ -223,6 +237,8 @@ class Agent:
         """Let power commands that are under way come to their end, say offline, let go of everything."""
         self.stopping = True
         await self.actions.stop()
+        await self.bootloaders.stop()
+        await self.flashes.stop()
         await self.console_steps.stop()
         commands = [task for task in self._passing if task.get_name().startswith(POWER_TASK)]
         if self.pdu_listener is not None:
@@ -295,6 +311,7 @@ class Agent:
             return
         self.boots.power(board, power)
         self.consoles.power(board, power)
+        bootloader_bridge.power_read(self, board, power)
         self.submit_if_any(self.shelf.power_read(board, power, moment()))
 
     def _power_unreadable(self, board: str, error: ErrorInfo | None) -> None:

@@ -59,6 +59,7 @@ class Inbox:
             "energy": not_metering if agent.energy is None else agent.energy.answer,
             "joining": self._joining,
             "maintenance": self._maintenance,
+            "modes": agent.modes.tell,
             "netboot": self._netboot,
             "outlets": self._outlets,
             "prepare": self._prepare,

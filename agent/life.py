@@ -23,6 +23,8 @@ class LifeEvent(StrEnum):
     KERNEL_SENT = "kernel sent"
     BOOTLOADER_SEEN = "boot loader on its console"
     KERNEL_SEEN = "kernel on its console"
+    ANSWERS = "answers on the network"
+    """An IP stack runs on it, by whatever it has booted."""
     RESTART_SEEN = "restart on its console"
     """A boot loader's banner and a kernel after a system had run: either alone could be text that is printed."""
     ONLINE = "registered and online"
@@ -66,7 +68,7 @@ TABLE: dict[Phase, dict[LifeEvent, Phase]] = {
     _P.UNCLAIMED: {_E.CLAIMED: _P.OFF},
     _P.OFF: {**_SET_ASIDE, _E.POWER_ON: _P.STARTING, _E.SLEEP: _P.SLEEPING},
     _P.SLEEPING: {**_SET_ASIDE, _E.POWER_ON: _P.STARTING, _E.POWER_OFF: _P.OFF},
-    _P.STARTING: {**_COMING_UP, _E.NETBOOT_SEEN: _P.NETBOOT},
+    _P.STARTING: {**_COMING_UP, _E.NETBOOT_SEEN: _P.NETBOOT, _E.ANSWERS: _P.BOOTING},
     _P.NETBOOT: _COMING_UP,
     # The kernel's own DHCP client is heard here too, so DHCP alone does not lead back.
     _P.BOOTING: {**_COMING_UP, _E.BOOTLOADER_SEEN: _P.STARTING},

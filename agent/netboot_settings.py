@@ -30,6 +30,8 @@ class ProfileTable(BootFileKeys, RootKeys, Table):
     cmdline: str = ""
     uboot_env: dict[str, str] = Field(default={})
     """Variables that the boot script sets before it fetches the rest, as `tftpwindowsize = "16"`."""
+    netboot_by: Literal["environment", "dialogue"] = "environment"
+    """`dialogue`: the agent stops the boot loader of a board with this profile, and has it boot from the net."""
 
     @field_validator("kernel", "initrd", "dtb")
     @classmethod

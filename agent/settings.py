@@ -7,11 +7,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from agent import hook_settings, netboot_settings, root_settings
+from agent import bootloader_settings, flash_settings, hook_settings, netboot_settings, root_settings
 from agent.boot_file_settings import OwnBootFiles
+from agent.bootloader_settings import BootloaderTable
 from agent.console import settings as console_settings
 from agent.console.settings import BoardConsole, ConsolesTable
 from agent.dns_settings import DnsTable
+from agent.flash_settings import ActuatorTable, FlashesTable, FlashTable, StepWords
 from agent.hook_settings import HookTable
 from agent.netboot_settings import NetbootTable, ProfileTable
 from agent.pdu_listener import settings as pdu_listener_settings
@@ -88,6 +90,13 @@ class BoardTable(OwnBootFiles, Table):
     """Its folder below `labgrid_tftp`, as in TFTPProvider's `external`; the board's name if not given."""
     labels: dict[str, Label] = Field(default={})
     console: BoardConsole | None = None
+    bootloader: BootloaderTable | None = None
+    actuators: dict[Id, ActuatorTable] = Field(default={})
+    """What beside its power can be switched: straps, buttons, SD muxes."""
+    modes: dict[Id, list[StepWords]] = Field(default={})
+    """Named sequences of actuators; `normal` is the one in which it works."""
+    flash: dict[Id, FlashTable] = Field(default={})
+    """The ways in which an image can be written to it."""
     client: Literal["board", "console"] = "board"
     """Who works a job's steps: a client on the board, or the agent, on the board's console."""
     boot_timeout_s: float = Field(default=180.0, ge=5, le=7200)
@@ -128,6 +137,7 @@ class AgentSettings(FileSettings):
     roots: RootsTable | None = None
     hooks: list[HookTable] = Field(default=[])
     consoles: ConsolesTable = ConsolesTable()
+    flash: FlashesTable = FlashesTable()
 
     def feeds(self) -> dict[str, BoardFeed]:
         """What the power service needs to know of each board."""
@@ -162,9 +172,12 @@ def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     yield from netboot_settings.contradictions(settings)
     yield from root_settings.contradictions(settings)
     yield from hook_settings.contradictions(settings.hooks, settings.boards)
+    yield from bootloader_settings.contradictions(settings.boards, has_netboot=settings.netboot is not None)
     for name, board in settings.boards.items():
         if board.client == "console" and board.console is None:
             yield ("boards", name, "client"), "the board has no console: give it one, or leave client out"
+    fed = {outlet: name for name, board in settings.boards.items() for outlet in board.outlets}
+    yield from flash_settings.contradictions(settings.boards, settings.controllers, fed)
     yield from console_settings.contradictions({name: board.console for name, board in settings.boards.items()})
     if settings.pdu_listener is not None:
         yield from pdu_listener_settings.contradictions(settings.pdu_listener, settings.controllers, settings.boards)

@@ -11,6 +11,7 @@ from agent.life import Outcome as LifeOutcome
 from agent.memory import BoardMemory
 from agent.outbox import NewEvent
 from agent.power_watch import FAILURES_IN_A_ROW, NEVER_BEGUN, Drift, OnChange, PowerWatch
+from agent.presence.observations import Sign
 from agent.unit import BoardPlan, Effects, Moment, Unit
 from wire.payloads import Alert, BoardSelf, BoardState, ErrorInfo
 from wire.phases import ErrorKind, EventType, Phase, Power, PowerAction, Presence, Purpose
@@ -264,6 +265,20 @@ class Shelf:
             effects.add(self._apply(board, unit, unit.life.on(event, moment.monotonic), moment))
         return effects
 
+    def sign(self, sign: Sign, moment: Moment) -> Effects:
+        """A link, a neighbour or a USB device of the board's came or went. What is only known anew after a restart of
+        ours is no event."""
+        unit = self.unit(sign.board)
+        effects = Effects(events=[] if sign.first else [NewEvent(sign.board, EventType.PRESENCE, sign.details)])
+        if unit.power is Power.OFF:
+            return effects  # a link is renegotiated as its board dies, and one for Wake-on-LAN stays up
+        if sign.life is not None:
+            effects.add(self._apply(sign.board, unit, unit.life.on(sign.life, moment.monotonic, sign.words), moment))
+        if unit.life.phase.coming_up and unit.life.reason != sign.words:
+            unit.life.reason = sign.words
+            effects.changed.add(sign.board)
+        return effects
+
     def registered(self, board: str, boot_id: str, details: dict[str, object]) -> Effects:
         """The board has proved that this boot is its own. It is ready when it says that it is online."""
         unit = self.unit(board)
@@ -326,11 +341,11 @@ class Shelf:
         deadlines = [at for unit in units for at in (unit.life.boot_deadline, unit.watch.retry_at) if at is not None]
         return min(deadlines, default=None)
 
-    def maintenance(self, board: str, *, on: bool, moment: Moment) -> Effects:
-        """A person takes the board out of work, or gives it back."""
+    def maintenance(self, board: str, *, on: bool, moment: Moment, why: str = "taken out by a person") -> Effects:
+        """A person takes the board out of work, or gives it back; or we do, for `why`."""
         unit = self.unit(board)
         if on:
-            outcomes = unit.life.on(LifeEvent.MAINTENANCE_ON, moment.monotonic, "taken out by a person")
+            outcomes = unit.life.on(LifeEvent.MAINTENANCE_ON, moment.monotonic, why)
             return self._apply(board, unit, outcomes, moment)
         effects = self._apply(board, unit, unit.life.on(LifeEvent.MAINTENANCE_OFF, moment.monotonic), moment)
         if unit.power is Power.ON:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from cli.backup_command import BACKUP, RESTORE
 from cli.board_command import BOARD
+from cli.bootloader_command import BOOTLOADER
 from cli.command_line import Command, as_json, count, positive, target_of
 from cli.console_command import CONSOLE
 from cli.energy_options import price, since
 from cli.exits import usage
+from cli.flash_command import FLASH, MODE
 from cli.image_command import IMAGE
 from cli.job_commands import JOB, SUBMIT
 from cli.lease_commands import LEASES
@@ -321,6 +323,9 @@ COMMANDS: dict[str, Command] = {
     "netboot": NETBOOT,
     "root": ROOT,
     "console": CONSOLE,
+    "bootloader": BOOTLOADER,
+    "flash": FLASH,
+    "mode": MODE,
     "events": Command(
         "show what happens, live",
         "Doubles are dropped; gaps are said ('3 events missing before seq 18').\n"

@@ -25,9 +25,9 @@ ARCH = "amd64"
 LAYOUT = 1
 """Rises when what is done here changes the image in a way that `_recipe` does not show."""
 PACKAGES = (
-    "base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "iproute2", "kmod", "libc-bin",
-    "mosquitto", "mosquitto-clients", "mount", "procps", "python3", "sed", "udev", "uhubctl", "usb.ids", "usbutils",
-    "util-linux",
+    "base-files", "base-passwd", "bash", "coreutils", "dash", "dfu-util", "findutils", "grep", "iproute2", "kmod",
+    "libc-bin", "mosquitto", "mosquitto-clients", "mount", "procps", "python3", "sed", "udev", "uhubctl", "usb.ids",
+    "usbutils", "util-linux",
 )  # fmt: skip
 MODULE_FOLDERS = (
     "crypto", "lib", "arch/x86/crypto", "drivers/block", "drivers/char", "drivers/hid", "drivers/input", "drivers/usb",

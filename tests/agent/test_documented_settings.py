@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
+from agent.flash_settings import FlashesTable
 from agent.netboot_settings import NetbootTable
 from agent.pdu_listener.settings import PduListenerTable
 from agent.power.driver_kind import BUILT_IN, ControllerSettings
@@ -37,7 +38,13 @@ MODELS = {
     "circuits": CircuitSettings,
     "controllers": ControllerSettings,
 }
-WHOLE = {"broker": BrokerTable, "netboot": NetbootTable, "pdu_listener": PduListenerTable, "web": WebTable}
+WHOLE = {
+    "broker": BrokerTable,
+    "flash": FlashesTable,
+    "netboot": NetbootTable,
+    "pdu_listener": PduListenerTable,
+    "web": WebTable,
+}
 
 
 @pytest.mark.parametrize("tables", BLOCKS)

@@ -39,12 +39,34 @@ on-third = {feed = ["third:1"], min_off_s = 2.0}
 on-third-usb = {feed = ["third-usb:2"], min_off_s = 2.0}
 cabled = {feed = ["cable:1"], min_off_s = 0.1}
 relayed = {feed = ["relay:2"], min_off_s = 0.1}
+
+[boards.flashed]
+feed = ["relay:4"]
+min_off_s = 0.1
+
+[boards.flashed.actuators]
+strap = {outlet = "relay:3"}
+
+[boards.flashed.modes]
+normal = ["strap off", "power cycle"]
+flash = ["power off", "strap on", "power on", "wait usb 1209:db42 30", "strap off"]
+
+[boards.flashed.flash.dfu]
+tool = "dfu-util"
+mode = "flash"
+device = "1209:db42"
+serial = "DFU01"
+alt = "0"
+find_s = 5
+
+[flash]
+folders = ["/run/images"]
 """
 BY_ID = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_{serial}-if00-port0"
 MOSQUITTO = "listener 1883 127.0.0.1\nuser root\nallow_anonymous true\n"
 AGENT_SETTINGS, MQTT_SETTINGS = "/run/boardhand/agent.toml", "/run/boardhand/mosquitto.conf"
 CABLE_STATE, RELAY_STATE = "/run/cable.json", "/run/relay.json"
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 class Farm:
