@@ -6,7 +6,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from fastapi import Request
-from starlette.requests import HTTPConnection
+from fastapi.requests import HTTPConnection
 
 from broker.web.access import Door, Person, Role
 from wire.payloads import ErrorInfo
