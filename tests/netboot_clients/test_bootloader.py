@@ -134,3 +134,31 @@ def test_a_real_u_boot_is_caught_asked_changed_and_told_to_boot(farm, tmp_path):
     refused = farm.cli("bootloader", BOARD, "run", "version", code=1)
     assert "a system runs on it" in refused.stderr
     assert "catch it first" in refused.stderr
+    panics(farm, tmp_path)
+
+
+def panics(farm, folder):
+    """The kernel of the board that runs panics for real: a fault, and an event with the lines before it."""
+    events = folder / "events"
+    with events.open("wb") as out:
+        listener = subprocess.Popen(
+            ["mosquitto_sub", "-p", str(farm.mqtt.port), "-q", "1", "-t", f"boardhand/event/{BOARD}", "-t", "marker"],
+            stdout=out,
+        )
+    try:
+        publish = ["mosquitto_pub", "-p", str(farm.mqtt.port), "-t", "marker", "-r", "-m", '{"type": "marker"}']
+        subprocess.run(publish, check=True, timeout=DEADLINE_S)
+        until(lambda: "mosquitto_sub hears nothing", events.read_bytes)
+        ended = farm.cli("console", BOARD, "--run", "echo c >/proc/sysrq-trigger", code=1)
+        assert ended.stderr
+        said = lambda: [json.loads(line) for line in events.read_text().splitlines()]
+        found = lambda: [e for e in said() if e["type"] == "console" and e["details"]["kind"] == "panic"]
+        panic = until(said, found)[0]["details"]
+    finally:
+        listener.kill()
+        listener.wait()
+    assert "Kernel panic - not syncing: sysrq triggered crash" in panic["line"]
+    assert any("sysrq: Trigger a crash" in line for line in panic["lines"])
+    assert len(panic["lines"]) <= 50
+    faults = [e["details"] for e in said() if e["type"] == "phase" and e["details"]["phase"] == "fault"]
+    assert "Kernel panic" in faults[0]["reason"]
