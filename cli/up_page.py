@@ -1,7 +1,9 @@
 """The page of `boardhand up`: its port, and a token for whoever started it."""
 
+import contextlib
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,8 @@ class Page:
     """What the broker reads: digests."""
     token: Path
     """The token itself, for its owner alone."""
+    claim: socket.socket | None = None
+    """Held as long as the farm runs, where the port is the default one."""
 
     @property
     def url(self) -> str:
@@ -44,9 +48,11 @@ def prepare(folder: Path, port: int | None) -> Page:
     Raises:
         OSError: the files cannot be written.
     """
+    claim = None
     if port is None:
-        port = private_mosquitto.free_port() if private_mosquitto.is_taken(PORT) else PORT
-    page = Page(port, folder / "tokens.toml", folder / "page-token")
+        claim = _claimed()
+        port = private_mosquitto.free_port() if claim is None or private_mosquitto.is_taken(PORT) else PORT
+    page = Page(port, folder / "tokens.toml", folder / "page-token", claim)
     token = new_token()
     for path, text in (
         (page.tokens, tokens_text({digest(token): Person(OWNER, Role.ADMIN)})),
@@ -56,3 +62,14 @@ def prepare(folder: Path, port: int | None) -> Page:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
     return page
+
+
+def _claimed() -> socket.socket | None:
+    """A mark that the default port is to be ours, or None: another farm has just been started and will listen there."""
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.suppress(OSError):
+        # A name without a file (unix(7), abstract): it goes with its process, however that ends.
+        claim.bind(f"\0boardhand-page-{PORT}")
+        return claim
+    claim.close()
+    return None

@@ -89,7 +89,9 @@ class Board:
                 self.say(b"\r\n[    9.9] reboot: Restarting system\r\n")
                 self.stop()
         if self.port is not None and self.port in ready:
-            data = self.port.recv(4096)
+            data = b""
+            with contextlib.suppress(ConnectionResetError):  # an agent that was killed
+                data = self.port.recv(4096)
             if not data:
                 self.port = None
             elif self.master is not None:
