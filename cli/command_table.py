@@ -20,6 +20,7 @@ from cli.netboot_command import NETBOOT
 from cli.roots_command import ROOT
 from cli.simulate_command import SIMULATE
 from cli.token_command import TOKEN
+from cli.udev_command import UDEV
 
 
 def _nothing(_: ArgumentParser) -> None:
@@ -204,20 +205,6 @@ def _serial(args: Namespace) -> int:
     return show(args.sysfs, as_json=as_json(args))
 
 
-def _udev_options(page: ArgumentParser) -> None:
-    page.add_argument("what", metavar="rules|hubs", choices=("rules", "hubs"))
-    page.add_argument("names", metavar="BOARD[:ROLE]=TTY", nargs="*", help="as board-1=ttyUSB0, board-1:cable=ttyACM1")
-    _serial_options(page)
-
-
-def _udev(args: Namespace) -> int:
-    from cli.serial_cables import hub_rules, rules
-
-    if args.what == "hubs":
-        return hub_rules(args.names, as_json=as_json(args))
-    return rules(args.names, args.sysfs, as_json=as_json(args))
-
-
 def _hubs_options(page: ArgumentParser) -> None:
     page.add_argument("what", metavar="prove", nargs="?", choices=("prove",), help="switch one port off and on once")
     page.add_argument("port", metavar="HUB:PORT", nargs="?", help="hub by place, serial number or the kernel's name")
@@ -379,11 +366,5 @@ COMMANDS: dict[str, Command] = {
         _hubs_options,
         _hubs,
     ),
-    "udev": Command(
-        "print udev rules that give serial cables names, or open hubs to the agent",
-        "'boardhand udev rules board-1=ttyUSB0' prints rules for names that stay, 'boardhand udev hubs' rules that\n"
-        'let the group dialout switch USB hubs. JSON: {"rules": text}.',
-        _udev_options,
-        _udev,
-    ),
+    "udev": UDEV,
 }  # fmt: skip

@@ -6,7 +6,8 @@ from pathlib import Path
 from cli.boards import lines
 from cli.exits import CliError, Exit, usage
 from cli.plain_text import shown
-from udev.rules import NamedPort, Role, RuleError, udev_rules, usb_hub_rules
+from udev import rules_devices
+from udev.rules import DEFAULT_GROUP, NamedPort, Role, RuleError, udev_rules
 from udev.serial_ports import SerialPort, serial_ports
 
 
@@ -51,20 +52,23 @@ def _document(port: SerialPort) -> dict[str, object]:
     }
 
 
-def hub_rules(names: list[str], *, as_json: bool) -> int:
+def hub_rules(names: list[str], *, group: str = DEFAULT_GROUP, as_json: bool) -> int:
     """Print a udev rules file that opens USB hubs to the agent's group.
 
     Raises:
-        CliError: there are words behind `hubs`.
+        CliError: there are words behind `hubs`, or the group is none.
     """
     if names:
         raise usage(f"'udev hubs' takes no {names[0]!r}", "the rules are for all hubs")
-    text = usb_hub_rules()
+    try:
+        text = rules_devices.hub_rules(group=group)
+    except RuleError as error:
+        raise CliError(Exit.USAGE, shown(error)) from None
     print(json.dumps({"rules": text}) if as_json else text, end="\n" if as_json else "")
     return Exit.OK
 
 
-def rules(names: list[str], sysfs: Path, *, as_json: bool) -> int:
+def rules(names: list[str], sysfs: Path, *, group: str = DEFAULT_GROUP, as_json: bool) -> int:
     """Print a udev rules file for `BOARD[:ROLE]=TTY` words.
 
     Raises:
@@ -74,7 +78,7 @@ def rules(names: list[str], sysfs: Path, *, as_json: bool) -> int:
         raise usage("'udev rules' needs BOARD=TTY", "see 'boardhand udev --help'")
     ports = {port.name: port for port in serial_ports(sysfs)}
     try:
-        text = udev_rules([_named(word, ports) for word in names])
+        text = udev_rules([_named(word, ports) for word in names], group=group)
     except RuleError as error:
         raise CliError(Exit.USAGE, shown(error)) from None
     print(json.dumps({"rules": text}) if as_json else text, end="\n" if as_json else "")

@@ -5,12 +5,14 @@ Layout: Documentation/ABI/testing/sysfs-bus-usb and sysfs-tty of the kernel, and
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from udev.device_path import ancestors, attribute, id_path, link_name
 
 SYSFS_ROOT = Path("/sys")
+DEV_ROOT = Path("/dev")
 
 FACTORY_SERIALS = frozenset({("10c4", "ea60", "0001"), ("10c4", "ea70", "0001")})
 """(vendor, product, serial) that a maker burns into every piece: CP2102 and CP2105 say `0001` until customised. Such
@@ -72,6 +74,38 @@ def serial_ports(sysfs_root: Path = SYSFS_ROOT) -> list[SerialPort]:
     devices = (sysfs_root / "devices").resolve()
     found = (_read_port(entry, devices) for entry in sorted((sysfs_root / "class" / "tty").iterdir()))
     return _mark_shared([port for port in found if port is not None])
+
+
+def lasting_names(ports: Iterable[SerialPort], dev_root: Path = DEV_ROOT) -> dict[str, str]:
+    """For each port, by the kernel's name, the path that settings had best name: a link that udev made, by the
+    adapter's serial number where that is its own (it may then move to another USB port), else by where it is plugged
+    in. Where udev made none (a container without it, a port of the board itself), the node.
+
+    systemd's 60-serial.rules makes them; since systemd 256 by-path has a second link with the USB version in it.
+    """
+    by_id, by_path = (_links(dev_root / "serial" / folder) for folder in ("by-id", "by-path"))
+    found = {}
+    for port in ports:
+        named = by_id.get(port.name, []) if port.has_own_serial else []
+        placed = by_path.get(port.name, [])
+        placed = [link for link in placed if port.id_path is not None and port.id_path in link.name] or placed
+        best = next(iter([*named, *placed]), None)
+        found[port.name] = str(dev_root / port.name if best is None else best)
+    return found
+
+
+def _links(folder: Path) -> dict[str, list[Path]]:
+    """The links in `folder` by the name of the node that they lead to, the shortest first."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    try:
+        entries = sorted(folder.iterdir(), key=lambda entry: (len(entry.name), entry.name))
+    except OSError:
+        return found  # no udev here, or no serial port
+    for entry in entries:
+        name = link_name(entry)
+        if name is not None:
+            found[name].append(entry)
+    return found
 
 
 def _mark_shared(ports: list[SerialPort]) -> list[SerialPort]:

@@ -12,7 +12,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from udev.rules import RULES_FILE_NAME, NamedPort, Role, RuleError, known_by_serial, udev_rules, usb_hub_rules
+from udev.rules import (
+    RULES_FILE_NAME,
+    Named,
+    NamedPort,
+    Role,
+    RuleError,
+    facts,
+    known_by_serial,
+    read_names,
+    selects,
+    udev_rules,
+)
+from udev.rules_devices import device_rules, hub_rules
 from udev.serial_ports import SerialPort, UsbAdapter, serial_ports
 
 TERM = re.compile(r'([A-Z_]+)(?:\{([^{}"]+)\})?(==|!=|\+=|=)"([^"\n\\]*)"')
@@ -89,6 +101,12 @@ def test_each_rule_finds_its_own_port_and_no_other(sysfs, tmp_path):
     text = udev_rules(named)
     for entry in named:
         assert names_given(text, sysfs.root, entry.port) == [entry.symlink]
+    # Our own reading of the comparisons agrees with the one above.
+    read = read_names(text)
+    assert read == {entry.symlink: entry.known() for entry in named}
+    for entry in named:
+        told = [name for name, known in read.items() if selects(known.terms, facts(entry.port, {}))]
+        assert told == [entry.symlink]
     by_serial = {port.name for port in ports if known_by_serial(port)}
     assert by_serial == {"ttyUSB0", "ttyUSB4", "ttyUSB5", "ttyUSB6", "ttyUSB7"}
     udev_accepts(text, tmp_path)
@@ -122,6 +140,7 @@ def test_what_every_rule_does(sysfs):
     assert [term for term in rule if term[2] != "=="] == [
         ("SYMLINK", "", "+=", "boards/b1-console"),
         ("ENV", "ID_MM_DEVICE_IGNORE", "=", "1"),
+        ("ENV", "ID_MM_PORT_IGNORE", "=", "1"),
         ("GROUP", "", "=", "farm"),
         ("MODE", "", "=", "0660"),
     ]
@@ -147,7 +166,7 @@ def test_refusals_name_what_is_wrong():
         udev_rules([NamedPort("Board 1", Role.CONSOLE, port)])
     with pytest.raises(RuleError, match="two ports are the console of board b1"):
         udev_rules([NamedPort("b1", Role.CONSOLE, port), NamedPort("b1", Role.CONSOLE, other)])
-    with pytest.raises(RuleError, match="'ttyUSB0' would be both boards/b1-cable and boards/b1-console"):
+    with pytest.raises(RuleError, match="would be both boards/b1-cable and boards/b1-console"):
         udev_rules([NamedPort("b1", Role.CONSOLE, port), NamedPort("b1", Role.CABLE, port)])
     with pytest.raises(RuleError, match="is no group name"):
         udev_rules([], group='x", RUN+="sh')
@@ -169,7 +188,7 @@ hostile = st.text(max_size=40) | st.text(alphabet='a1"\\\n\r*?[]|${}%, =+#\x00',
 def test_no_serial_number_can_write_a_rule(serial):
     """Whatever the adapter says of itself, one rule comes out, and its comparisons are with literal text."""
     (rule,) = naming_rules(udev_rules([NamedPort("b1", Role.CONSOLE, adapter(serial))]))
-    assert [key for key, _, operator, _ in rule if operator != "=="] == ["SYMLINK", "ENV", "GROUP", "MODE"]
+    assert [key for key, _, operator, _ in rule if operator != "=="] == ["SYMLINK", "ENV", "ENV", "GROUP", "MODE"]
     for _key, attribute, operator, value in rule:
         assert not set(value) & set('"*?[]|\\$%\n')
         if attribute == "serial":
@@ -183,7 +202,7 @@ def test_nothing_else_from_sysfs_can_write_a_rule_either(text, part):
         rules = naming_rules(udev_rules([NamedPort("b1", Role.CONSOLE, port)]))
     except RuleError:
         return
-    assert [key for key, _, operator, _ in rules[0] if operator != "=="] == ["SYMLINK", "ENV", "GROUP", "MODE"]
+    assert [key for key, _, operator, _ in rules[0] if operator != "=="] == ["SYMLINK", "ENV", "ENV", "GROUP", "MODE"]
     assert len(rules) == 1
 
 
@@ -199,7 +218,7 @@ def test_no_board_name_leaves_the_folder_of_boards(board):
 
 
 def test_hub_rules_open_the_ports_of_hubs_and_nothing_else() -> None:
-    rules = read_rules(usb_hub_rules(group="lab"))
+    rules = read_rules(hub_rules(group="lab"))
     labels = {value for rule in rules for key, _, _, value in rule if key == "LABEL"}
     assert {value for rule in rules for key, _, _, value in rule if key == "GOTO"} == labels
     acting = [rule for rule in rules if any(key in {"GROUP", "MODE", "RUN"} for key, *_ in rule)]
@@ -216,7 +235,7 @@ def test_hub_rules_run_what_they_say(tmp_path: Path) -> None:
     (port / "disable").write_text("0\n")
     (port / "disable").chmod(0o644)
     group = subprocess.run(["id", "-gn"], capture_output=True, text=True, check=True).stdout.strip()
-    rule = next(rule for rule in read_rules(usb_hub_rules(group=group)) if any(key == "RUN" for key, *_ in rule))
+    rule = next(rule for rule in read_rules(hub_rules(group=group)) if any(key == "RUN" for key, *_ in rule))
     command = next(value for key, _, _, value in rule if key == "RUN")
     told = command.replace("$sys", str(tmp_path)).replace("$devpath", "/devices/1-1:1.0")
     subprocess.run(shlex.split(told), check=True)
@@ -225,6 +244,31 @@ def test_hub_rules_run_what_they_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("group", ["", "two words", 'x"', "a;b"])
-def test_hub_rules_take_group_names_only(group: str) -> None:
+@pytest.mark.parametrize("rules", [hub_rules, device_rules])
+def test_shipped_rules_take_group_names_only(group: str, rules) -> None:
     with pytest.raises(RuleError, match="no group name"):
-        usb_hub_rules(group=group)
+        rules(group=group)
+
+
+@given(text=hostile)
+@example(text='# b1, console: x.\nATTRS{serial}=="*", SYMLINK+="boards/b1-console"')
+@example(text='ATTRS{serial}=="a", RUN+="/bin/sh", SYMLINK+="boards/b1-console"')
+def test_what_is_read_back_from_a_file_is_safe_to_write_again(text: str) -> None:
+    for entry in read_names(text + '\nKERNEL=="ttyS0", SYMLINK+="boards/b2-cable"\n').values():
+        try:
+            (rule,) = naming_rules(udev_rules([entry]))
+        except RuleError:
+            continue
+        assert [key for key, _, operator, _ in rule if operator != "=="] == ["SYMLINK", "ENV", "ENV", "GROUP", "MODE"]
+        assert all(not set(value) & set('"*?[]|\\$%\n') for *_, value in rule)
+
+
+@given(value=hostile)
+def test_no_comparison_can_be_smuggled_in(value: str) -> None:
+    """Even from whoever hands over the comparisons themselves."""
+    try:
+        text = udev_rules([Named("b1", Role.CONSOLE, (("ENV{ID_PATH}", value),), "x")])
+    except RuleError:
+        return
+    (rule,) = naming_rules(text)
+    assert rule[0] == ("ENV", "ID_PATH", "==", value)
