@@ -9,6 +9,7 @@ from cli.board_command import BOARD
 from cli.bootloader_command import BOOTLOADER
 from cli.command_line import Command, as_json, count, positive, target_of
 from cli.console_command import CONSOLE
+from cli.discover_command import DISCOVER
 from cli.energy_options import price, since
 from cli.exits import usage
 from cli.flash_command import FLASH, MODE
@@ -356,6 +357,7 @@ COMMANDS: dict[str, Command] = {
         _serial_options,
         _serial,
     ),
+    "discover": DISCOVER,
     "hubs": Command(
         "list USB hubs, and what is known of each port's power",
         "Shows each hub's place, which the settings of the agent want, what hangs on its ports, and one word for each\n"
