@@ -6,6 +6,7 @@ from typing import assert_never
 
 from pydantic import AwareDatetime
 
+from broker.board_lines import BoardLines
 from broker.happenings import Moment
 from broker.health.answers import health_answer
 from broker.jobs.artifact_store import ArtifactStore
@@ -23,15 +24,19 @@ from broker.requests import (
     AskTimeline,
     Question,
     RequestError,
+    response,
     what_fits,
 )
 from broker.scheduler import Scheduler
-from wire.names import Id
-from wire.payloads import Label, Payload, ShortText, Text
-from wire.phases import ErrorKind, Phase, Power
+from broker.store.sql import StoreUnavailableError
+from wire.payloads import ErrorInfo, Payload, ShortText
+from wire.phases import ErrorKind
 
 # Base64 of it is 128 KiB: an answer of the size that every MQTT server passes on.
 ARTIFACT_PIECE_BYTES = 96 * 1024
+
+
+_Others = AskJobs | AskJob | AskLogs | AskTimeline | AskArtifacts | AskArtifact | AskLeases | AskHealth
 
 
 class LogPiece(Payload):
@@ -62,31 +67,24 @@ class ArtifactLine(Payload):
     problem: str | None
 
 
-class BoardLine(Payload):
-    """One board in the answer to `boards`: the broker's picture. `takes_work` says how near it is to taking work."""
-
-    board: Id
-    agent: Id | None
-    phase: Phase | None
-    power: Power
-    online: bool
-    takes_work: str
-    why: Text | None
-    job: Id | None
-    token: int | None
-    holder: ShortText | None
-    """The person who has reserved it."""
-    labels: dict[str, Label | list[str]]
+async def answer(
+    question: Question, lines: BoardLines, store: JobStore, artifacts: ArtifactStore, now: Moment
+) -> bytes:
+    """The answer as it goes out, small enough to be sent; also where it is that there is none."""
+    if isinstance(question, AskBoards):
+        return lines.answer(question, now)
+    try:
+        return response(question.tag, await _data(question, lines.scheduler, store, artifacts))
+    except RequestError as error:
+        return response(error.transaction, {}, error.info)
+    except StoreUnavailableError as error:
+        told = ErrorInfo(kind=ErrorKind.BUSY, message=f"the broker's store cannot be read: {error}"[:4096])
+        return response(question.tag, {}, told)
 
 
-async def answer(  # noqa: PLR0911  # a table of questions
-    question: Question, scheduler: Scheduler, store: JobStore, artifacts: ArtifactStore, now: Moment
+async def _data(  # noqa: PLR0911  # a table of questions
+    question: _Others, scheduler: Scheduler, store: JobStore, artifacts: ArtifactStore
 ) -> dict[str, object]:
-    """The data of the answer, small enough to be sent.
-
-    Raises:
-        RequestError: there is no such job.
-    """
     match question:
         case AskJobs():
             return await _jobs(question, scheduler, store)
@@ -100,8 +98,6 @@ async def answer(  # noqa: PLR0911  # a table of questions
             return await _artifacts(question, store)
         case AskArtifact():
             return await _artifact(question, store, artifacts)
-        case AskBoards():
-            return _boards(question, scheduler, now)
         case AskHealth():
             return health_answer(question, scheduler.orders.desk)
         case AskLeases():
@@ -205,34 +201,8 @@ async def _artifact(question: AskArtifact, store: JobStore, artifacts: ArtifactS
     return {"data": base64.b64encode(data).decode(), "next": question.offset + len(data), "size": found.size}
 
 
-def _boards(question: AskBoards, scheduler: Scheduler, now: Moment) -> dict[str, object]:
-    names = [name for name in scheduler.farm.names() if question.after is None or name > question.after]
-    lines = [_line(name, scheduler, now) for name in names[: question.limit]]
-    shown = what_fits(lines)
-    return {"boards": shown, "more": len(shown) < len(names)}
-
-
 def _leases(question: AskLeases, scheduler: Scheduler) -> dict[str, object]:
     lines = lease_lines(scheduler.people, question.lease)
     shown = what_fits(lines[question.start :])
     following = question.start + len(shown)
     return {"leases": shown, "next": following, "more": following < len(lines)}
-
-
-def _line(name: str, scheduler: Scheduler, now: Moment) -> BoardLine:
-    picture = scheduler.farm.board(name)
-    standing, why = scheduler.dispatch.standing(picture, now)
-    held, person = scheduler.ledger.held.get(name), scheduler.ledger.people.get(name)
-    return BoardLine(
-        board=name,
-        agent=picture.agent,
-        phase=picture.phase,
-        power=picture.power,
-        online=picture.online,
-        takes_work=standing.name.lower(),
-        why=why or None,
-        job=held.job.id if held is not None else None,
-        token=held.token if held is not None else None,
-        holder=person.holder if person is not None else None,
-        labels={k: list(v) if isinstance(v, tuple) else v for k, v in picture.labels.items()},
-    )

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from broker.answers import answer
+from broker.board_lines import BoardLines
 from broker.board_webhooks import BoardWebhooks
 from broker.collector import collect, while_loading
 from broker.complaints import Complaints
@@ -41,11 +42,10 @@ from broker.jobs.store import KEPT_ANSWERS, Answer, JobStore
 from broker.jobs.timeline import line_of
 from broker.leases.happenings import Reserve
 from broker.outbox import Outgoing, clearing, message_for, presence
-from broker.requests import Order, Question, RequestError, response
-from broker.sending import send
+from broker.requests import Order, Question, response
+from broker.sending import Sender
 from broker.settings import BrokerSettings
 from broker.store.committing import Committer
-from broker.store.sql import StoreUnavailableError
 from broker.taking_up import take_up
 from daemon.foreground import DaemonError
 from daemon.mqtt_link import LinkError, Message, MqttLink, Will
@@ -91,6 +91,7 @@ class Broker:
         self._dropped = 0
         self._last_retained = 0.0
         self._complaints = Complaints()
+        self._sender = Sender()
         self._webhooks = BoardWebhooks([], None)
         self._answers: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()
         """Orders by verb and transaction: what was answered, None while it is under way."""
@@ -172,9 +173,11 @@ class Broker:
             await asyncio.gather(*tasks, return_exceptions=True)
             offline = Message(self._topics.broker_state(), self._presence(Presence.OFFLINE), retain=True)
             await self._link.stop([offline])
+            await self._sender.acknowledged()  # by then each has its answer, or is known to be lost
 
     async def _recover(self) -> None:
         self._scheduler, found = await take_up(self._store, self._settings.broker.policy(), self._clock())
+        self._lines = BoardLines(self._scheduler)
         self._session = found.session
         for known in found.answers:
             self._answers[(known.verb, known.tag)] = known.payload
@@ -197,12 +200,16 @@ class Broker:
 
     async def _connected(self) -> None:
         self._was_connected = True
+        heard = subscriptions(self._topics)
+        await self._link.listen_to(heard)
         await self._link.publish(self._topics.broker_state(), self._presence(Presence.ONLINE), retain=True)
         began = self._last_retained = time.monotonic()
         quiet_s = self._settings.broker.settle_s
         while time.monotonic() - began < SETTLE_MAX_S:
             wait_s = self._last_retained + quiet_s - time.monotonic()
             if wait_s <= 0:
+                # From now on it would bring nothing but the echo of our own words, one message for each lease.
+                await self._link.listen_to([topic for topic in heard if topic != self._topics.every_board("lease")])
                 break
             await asyncio.sleep(wait_s)
         await self._inbox.put(Settled())
@@ -269,7 +276,8 @@ class Broker:
         actions += self._scheduler.look_around(self._clock())
         await self._commit_and_send(actions, outgoing)
         for verb, question in questions:
-            await send(self._link, [await self._answer(verb, question)])
+            payload = await answer(question, self._lines, self._store, self._artifacts, self._clock())
+            await self._sender.send(self._link, [Outgoing(self._topics.broker_response(verb), payload)])
 
     async def _what_was_missed(self) -> list[Action]:
         """Job states again: one that was committed just before a kill -9, or while the line was broken, was never told,
@@ -340,7 +348,8 @@ class Broker:
                     self._kept.append(item)
                 case _:
                     self._dropped += 1
-        await send(self._link, refused)
+        await self._sender.send(self._link, refused)
+        await self._sender.acknowledged()
 
     async def _commit_and_send(self, actions: Sequence[Action], outgoing: list[Outgoing]) -> None:
         saved: list[Saved] = []
@@ -362,12 +371,14 @@ class Broker:
                     message = message_for(self._topics, action)
                     if message is not None:
                         outgoing.append(message)
+        # Now, so that nothing is waited for between the commit, which sees that we lead, and our words.
+        await self._sender.acknowledged()
         # What could not be committed is not said; the next start goes on from what was.
         await self._committer.commit(saved, pieces, answers, self._refuse_waiting, speaks=bool(outgoing))
         if any(isinstance(item, SaveJob) and item.job.state.ended and item.job.spec.notify for item in saved):
             self._notifier.look()
         self._webhooks.told(actions, self._clock().wall)
-        await send(self._link, outgoing)
+        await self._sender.send(self._link, outgoing)
 
     def _reply(self, reply: Reply, answers: list[Answer]) -> Outgoing:
         verb, _, transaction = reply.tag.partition(" ")
@@ -378,17 +389,6 @@ class Broker:
         else:
             # Nothing was done, so the same request may be tried again.
             self._answers.pop((verb, transaction), None)
-        return Outgoing(self._topics.broker_response(verb), payload)
-
-    async def _answer(self, verb: str, question: Question) -> Outgoing:
-        try:
-            found = await answer(question, self._scheduler, self._store, self._artifacts, self._clock())
-            payload = response(question.tag, found)
-        except RequestError as error:
-            payload = response(error.transaction, {}, error.info)
-        except StoreUnavailableError as error:
-            told = ErrorInfo(kind=ErrorKind.BUSY, message=f"the broker's store cannot be read: {error}"[:4096])
-            payload = response(question.tag, {}, told)
         return Outgoing(self._topics.broker_response(verb), payload)
 
     async def _tell_notice(self, name: str, summary: JobSummary) -> bool:

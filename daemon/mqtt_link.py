@@ -136,35 +136,28 @@ class MqttLink:
             NotConnectedError: no connection, or it ended or stayed silent before the acknowledgement.
             PublishRefusedError: the server refused this message (MQTT 5 only).
         """
-        if not self.connected:
-            raise NotConnectedError(f"{topic}: no connection to the MQTT server {self._settings.url}")
-        ack = self._hand_over(topic, payload, retain=retain, qos=qos)
-        if ack is None:
-            return
-        mid, future = ack
         try:
             async with asyncio.timeout(timeout_s):
-                await future
+                await self.hand_over(topic, payload, retain=retain, qos=qos)
         except TimeoutError:
             raise NotConnectedError(f"{topic}: no acknowledgement in {timeout_s:g} s") from None
-        finally:
-            self._acks.pop(mid, None)
 
-    def _hand_over(
-        self, topic: str, payload: bytes, *, retain: bool, qos: int
-    ) -> tuple[int, asyncio.Future[None]] | None:
+    def hand_over(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> asyncio.Future[None]:
+        """Publish in the order of the calls, without a wait. The future ends, and both raise, as `publish` does; how
+        long it is waited for is the caller's business."""
         client = self._client
-        if client is None or self._loop is None:
-            raise NotConnectedError(f"{topic}: the link is not started")
+        if client is None or self._loop is None or not self.connected:
+            raise NotConnectedError(f"{topic}: no connection to the MQTT server {self._settings.url}")
         info = client.publish(topic, payload, qos=qos, retain=retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise NotConnectedError(f"{topic}: {paho.error_string(info.rc)}")
-        if qos == 0:
-            return None
         # The acknowledgement is posted to this loop by paho's thread, so it cannot run before we are done here.
         future: asyncio.Future[None] = self._loop.create_future()
-        self._acks[info.mid] = future
-        return info.mid, future
+        if qos == 0:
+            future.set_result(None)
+        else:
+            self._acks[info.mid] = future
+        return future
 
     async def stop(self, last_words: Sequence[Message] = ()) -> None:
         """Publish `last_words` where there is a connection, disconnect cleanly (no will), and end."""
@@ -250,17 +243,36 @@ class MqttLink:
                 self._version = MQTTProtocolVersion.MQTTv311
                 raise LinkError("the server knows no MQTT 5; using 3.1.1 from now on")
             raise LinkError(f"refused: {code}")
-        if self._subscriptions:
-            self._subscribed = loop.create_future()
-            rc, _mid = client.subscribe([(topic, 1) for topic in self._subscriptions])
-            if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                raise LinkError(f"cannot subscribe: {paho.error_string(rc)}")
-            async with asyncio.timeout(ACK_TIMEOUT_S):
-                answers = await self._subscribed
-            for topic, answer in zip(self._subscriptions, answers, strict=False):
-                if answer.value >= REFUSED_FROM:
-                    log.error("the MQTT server refuses the subscription to %s (%s): check its ACL", topic, answer)
+        asked: list[str] = []
+        while missing := [topic for topic in self._subscriptions if topic not in set(asked)]:
+            await self._subscribe(client, missing)  # others may be wanted meanwhile
+            asked += missing
         return client
+
+    async def _subscribe(self, client: paho.Client, topics: Sequence[str]) -> None:
+        self._subscribed = asyncio.get_running_loop().create_future()
+        rc, _mid = client.subscribe([(topic, 1) for topic in topics])
+        if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise LinkError(f"cannot subscribe: {paho.error_string(rc)}")
+        async with asyncio.timeout(ACK_TIMEOUT_S):
+            answers = await self._subscribed
+        for topic, answer in zip(topics, answers, strict=False):
+            if answer.value >= REFUSED_FROM:
+                log.error("the MQTT server refuses the subscription to %s (%s): check its ACL", topic, answer)
+
+    async def listen_to(self, topics: Sequence[str]) -> None:
+        """Subscribe to these topics, and to no others, from now on: on the same connection where there is one."""
+        before, self._subscriptions = set(self._subscriptions), list(topics)
+        if (client := self._client) is None or not self.connected:  # the next connection begins with them
+            return
+        try:
+            if gone := before.difference(topics):
+                client.unsubscribe(sorted(gone))
+            if new := [topic for topic in topics if topic not in before]:
+                await self._subscribe(client, new)
+        except (LinkError, TimeoutError) as error:
+            log.warning("not all subscriptions are acknowledged (%s): connecting anew", error)
+            self._lost.set()
 
     def _build(self, endpoint: Endpoint) -> paho.Client:
         settings = self._settings
@@ -363,7 +375,7 @@ class MqttLink:
             self._subscribed.set_result(codes)
 
     def _acknowledged(self, client: paho.Client, mid: int, code: ReasonCode) -> None:
-        future = self._acks.get(mid) if client is self._client else None
+        future = self._acks.pop(mid, None) if client is self._client else None
         if future is None or future.done():
             return
         if code.value >= REFUSED_FROM:

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from broker.web.access import Person, Role
+from broker.web.board_listing import BoardListing
 from broker.web.desk import Desk
 from broker.web.guard import ApiError, api_error
 from broker.web.lease_rules import held_by_another
@@ -35,10 +36,12 @@ def routes(desk: Desk) -> APIRouter:
     user = Annotated[Person, Depends(desk.guard.needs(Role.USER))]
     operator = Annotated[Person, Depends(desk.guard.needs(Role.OPERATOR))]
 
-    @router.get("/boards")
-    async def boards(_who: reader) -> list[BoardView]:
+    listing = BoardListing()
+
+    @router.get("/boards", response_model=list[BoardView])
+    async def boards(_who: reader) -> Response:
         """All boards of the farm."""
-        return [BoardView.model_validate(found, strict=False) for found in desk.mirror.boards()]
+        return Response(listing.encoded(desk.mirror.boards()), media_type="application/json")
 
     @router.get("/boards/{board}")
     async def board(board: str, _who: reader) -> BoardView:

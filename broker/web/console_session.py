@@ -278,6 +278,8 @@ class ConsoleSession:
                 return await asyncio.open_connection(address.host, address.port, limit=READ_BYTES)
         except TimeoutError:
             raise NoConsoleError(f"the console at {address.host}:{address.port} did not answer") from None
+        except UnicodeError:
+            raise NoConsoleError(f"board {self._board}: {address.host[:100]!r} is no host name") from None
         except OSError as error:
             raise NoConsoleError(self._unreachable(address, found, error)) from None
 

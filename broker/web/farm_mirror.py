@@ -61,6 +61,8 @@ class FarmMirror:
     def __init__(self, prefix: str) -> None:
         self._topics = Topics(prefix)
         self._boards: dict[str, _Board] = {}
+        self._documents: dict[str, Document] = {}
+        """Boards as they are shown, until something is said that changes it. Nobody writes into one."""
         self._agents: dict[str, AgentState] = {}
         self._agent_infos: dict[str, AgentInfo] = {}
         self._jobs: OrderedDict[str, JobSummary] = OrderedDict()
@@ -104,6 +106,7 @@ class FarmMirror:
         return []
 
     def _feed_board(self, name: str, tail: str, payload: bytes) -> list[Change]:
+        self._documents.pop(name, None)
         board = self._boards.setdefault(name, _Board())
         if tail == "state":
             board.state = decode(BoardState, payload) if payload else None
@@ -143,6 +146,8 @@ class FarmMirror:
         else:
             return []
         mine = [board for board, known in self._boards.items() if known.state and known.state.agent == name]
+        for board in mine:
+            self._documents.pop(board, None)
         return [
             Change("agent", name, self.agent(name)),
             *(Change("board", board, self.board(board) or {}) for board in mine if tail == "state"),
@@ -169,10 +174,15 @@ class FarmMirror:
         return state is not None and state.state is Presence.ONLINE
 
     def board(self, name: str) -> Document | None:
-        """One board as the page shows it; None where nothing was ever said of it."""
+        """One board as the page shows it, the same object until it changes; None where nothing was ever said of it."""
+        known = self._documents.get(name)
         board = self._boards.get(name)
-        if board is None:
-            return None
+        if known is not None or board is None:
+            return known
+        document = self._documents[name] = self._document(name, board)
+        return document
+
+    def _document(self, name: str, board: _Board) -> Document:
         document: Document = {"board": name, "power": Power.UNKNOWN.value, "phase": None}
         state = board.state
         if state is not None:

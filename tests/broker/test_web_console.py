@@ -301,6 +301,9 @@ async def test_whatever_else_listens_there_is_typed_at_by_nobody(tmp_path, token
             await alice.socket.send_str('{"take": true}')
             await alice.socket.send_bytes(b"secret")
             await alice.tells("refused", "is no boardhand agent")
+            said = BoardInfo(console=f"telnet://{'a' * 70}:1")  # longer than any name in the DNS
+            await farm.say(farm.topics.board_info("b1"), encode(said), retain=True)
+            await alice.tells("note", "is no host name")
     assert b"secret" not in got
     assert alice.said == b""
 
