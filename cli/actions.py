@@ -1,6 +1,7 @@
 """A request to a board's agent that takes its time: sent once, watched to its end, cancelled by Ctrl-C."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from wire.phases import EventType, Presence
 from wire.topics import Topics
 
 REPEAT_S = 3.0  # until the agent is heard; the same transaction twice is done once
+ANSWER_S = 1.0  # the answer follows the last event at once, unless it was lost with a connection or the agent
 KNOWN_BOARD_S = 1.0  # retained state follows the SUBACK at once; the rest is for a slow line
 SILENCE_S = 2.0  # an agent that lives says `begun` at once
 CANCEL_S = 15.0  # an action that is cancelled puts its board back first
@@ -40,6 +42,8 @@ class ActionRequest:
         self._topics = Topics(target.prefix)
         self._data = data
         self._begun = False
+        self._ended = False
+        self._ask_s = 0.0
         self._presence: str = "silent"
 
     def run(self, *, timeout_s: float, told: Told) -> dict[str, Any]:
@@ -83,14 +87,15 @@ class ActionRequest:
         request = encode(Request(transaction=self.transaction, data=data))
         topic = self._topics.agent_request(agent, self.verb)
         start_s = time.monotonic()
-        repeat_s, end_s = start_s, start_s + timeout_s + CANCEL_S
+        end_s = start_s + timeout_s + CANCEL_S
         while (now_s := time.monotonic()) < end_s:
             if not self._begun and now_s - start_s > SILENCE_S and self._presence != Presence.ONLINE:
                 break
-            if not self._begun and now_s >= repeat_s:
+            if now_s >= self._ask_s:
                 session.publish(topic, request)
-                repeat_s = now_s + REPEAT_S
-            message = session.receive(min(end_s - now_s, REPEAT_S if self._begun else SILENCE_S / 4))
+                self._ask_s = now_s + REPEAT_S if self._ended or not self._begun else math.inf
+            rest_s = REPEAT_S if self._begun and not self._ended else SILENCE_S / 4
+            message = session.receive(min(end_s - now_s, rest_s))
             if message is None:
                 continue
             answer = self._take(message.topic, message.payload, agent, told)
@@ -105,14 +110,14 @@ class ActionRequest:
         topics = self._topics
         try:
             if topic == topics.agent_state(agent):
-                self._presence = decode(AgentState, payload).state
+                self._agent_is(decode(AgentState, payload).state, agent, told)
             elif topic == topics.event(self.board):
                 self._event(decode(Event, payload), told)
             elif topic == topics.agent_response(agent, self.verb):
                 return self._answer(decode(Response, payload))
         except PayloadError as error:
             # Somebody else's broken message must not end our wait; an answer to us carries our transaction.
-            if self.transaction.encode() in payload:
+            if topic == topics.agent_response(agent, self.verb) and self.transaction.encode() in payload:
                 why = f"agent {agent}: its answer to '{self.verb}' cannot be read: {shown(error, 120)}"
                 raise CliError(Exit.FAILED, why, "look at its log") from None
         return None
@@ -121,13 +126,29 @@ class ActionRequest:
         details = event.details
         if event.type is not EventType.ACTION or details.get("transaction") != self.transaction:
             return
+        stage = shown(details.get("stage", ""), 60)
+        if stage in {"done", "failed"} and not self._ended:
+            self._ended, self._ask_s = True, time.monotonic() + ANSWER_S
+        elif not self._begun:
+            self._ask_s = math.inf
         self._begun = True
         percent = details.get("percent")
         told(
-            str(details.get("stage", "")),
+            stage,
             float(percent) if isinstance(percent, int | float) else None,
             str(details.get("message", "")),
         )
+
+    def _agent_is(self, presence: Presence, agent: str, told: Told) -> None:
+        """An agent that is back may have ended it meanwhile, or been killed in the midst: it is asked what became of
+        it, by the same transaction."""
+        before, self._presence = self._presence, presence
+        if not self._begun or presence == before:
+            return
+        if presence == Presence.ONLINE:
+            self._ask_s = 0.0
+        else:
+            told("waiting", None, f"agent {agent} is {presence}")
 
     def _answer(self, response: Response) -> dict[str, Any] | None:
         if response.transaction != self.transaction:

@@ -106,6 +106,9 @@ async def run(
     except OSError as error:
         os.close(ours)
         raise ToolMissingError(f"{found}: cannot be run: {error.strerror}; check its permissions") from error
+    except asyncio.CancelledError:
+        os.close(ours)
+        raise
     finally:
         os.close(its)
     reading = asyncio.create_task(_read(ours, lines, hear), name=f"output of {argv[0]}")

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,9 +149,17 @@ async def _write(job: Job, tell: Tell) -> Ended:
 
 
 async def _read_back(job: Job, folder: Path, tell: Tell) -> str:
+    given_up = threading.Event()
+    try:
+        return await _compared(job, folder, tell, given_up)
+    finally:
+        given_up.set()
+
+
+async def _compared(job: Job, folder: Path, tell: Tell, given_up: threading.Event) -> str:
     if job.tool.readback is Readback.DEVICE:
         tell("read back", None, "")
-        return await asyncio.to_thread(compare_disk, job.image, Path(job.values["device"]))
+        return await asyncio.to_thread(compare_disk, job.image, Path(job.values["device"]), given_up)
     back, size = folder / "read-back", job.image.payload_bytes
     argv = fill(job.tool.name, job.tool.upload, {**job.values, "bytes": str(size), "file": str(back)})
     ended = await _call(job, argv, "read back", job.deadline_s, tell)
@@ -161,7 +170,7 @@ async def _read_back(job: Job, folder: Path, tell: Tell) -> str:
         raise NotVerifiedError(
             f"{job.tool.name}: cannot read back what it wrote: ended with {ended.code}: {ended.last_words}; flash again"
         )
-    at = await asyncio.to_thread(first_difference, job.image.path, back, size)
+    at = await asyncio.to_thread(first_difference, job.image.path, back, size, given_up)
     if at is not None:
         raise NotVerifiedError(f"{job.tool.name}: what lies in the device differs from the image from octet {at} on")
     return f"read back, {size} octets are the same"

@@ -75,6 +75,11 @@ class Passage:
         return {Stage.ARRIVED: self._mode, Stage.RETURNED: self._back_mode}.get(self.stage)
 
     @property
+    def bound_for(self) -> str:
+        """The mode to which it leads from where it is."""
+        return self._mode if self.stage in {Stage.FORTH, Stage.ARRIVED} else self._back_mode
+
+    @property
     def percent(self) -> float:
         """How much of the way is behind it."""
         return 100.0 if not self._steps else 100.0 * self._at / len(self._steps)

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import struct
 import subprocess
+import threading
 import zlib
 
 import pytest
@@ -197,14 +198,14 @@ def test_a_disk_is_compared_where_the_map_says(disk, tmp_path):
     data = bytearray(image.read_bytes())
     data[600_000] = 1  # a hole: nobody has written there
     card.write_bytes(data)
-    assert "49152 octets agree" in read_back.compare_disk(looked, card)
+    assert "49152 octets agree" in read_back.compare_disk(looked, card, threading.Event())
     data[(1 << 20) + 5] ^= 1
     card.write_bytes(data)
     with pytest.raises(NotVerifiedError, match="octets 1048576 to 1081344 are not the image's"):
-        read_back.compare_disk(looked, card)
+        read_back.compare_disk(looked, card, threading.Event())
     bmap.write_text(bmap.read_text().replace("> sha256 <", "> shake256 <"))
     with pytest.raises(ImageError, match="unknown kind"):
-        read_back.compare_disk(looked, card)
+        read_back.compare_disk(looked, card, threading.Event())
 
 
 @pytest.mark.parametrize(
@@ -213,10 +214,22 @@ def test_a_disk_is_compared_where_the_map_says(disk, tmp_path):
 def test_the_first_difference_is_told(tmp_path, back, at):
     (tmp_path / "a").write_bytes(b"same")
     (tmp_path / "b").write_bytes(back)
-    assert read_back.first_difference(tmp_path / "a", tmp_path / "b", 4) == at
+    assert read_back.first_difference(tmp_path / "a", tmp_path / "b", 4, threading.Event()) == at
+
+
+def test_a_comparison_that_nobody_waits_for_ends(disk, tmp_path):
+    image, _ = disk
+    looked = image_check.look(image, Wanted("imx-1", Format.DISK))
+    given_up = threading.Event()
+    given_up.set()
+    (tmp_path / "card").write_bytes(image.read_bytes())
+    with pytest.raises(NotVerifiedError, match="was not read back to its end"):
+        read_back.compare_disk(looked, tmp_path / "card", given_up)
+    with pytest.raises(NotVerifiedError, match="was not read back to its end"):
+        read_back.first_difference(image, tmp_path / "card", looked.size_bytes, given_up)
 
 
 def test_a_disk_that_cannot_be_read_is_said(tmp_path):
     (tmp_path / "a").write_bytes(b"same")
     with pytest.raises(ImageDiskError, match="cannot be read"):
-        read_back.first_difference(tmp_path / "a", tmp_path / "none", 4)
+        read_back.first_difference(tmp_path / "a", tmp_path / "none", 4, threading.Event())
