@@ -33,6 +33,8 @@ MAX_TIMEOUT_S = 24 * 3600.0
 """The longest `timeout_s` a request may ask for; the slowest flash known takes an hour."""
 STOP_GRACE_S = 10.0
 """For actions to put their boards back when the agent stops; the agent's own grace for power comes after."""
+END_TOLD_S = 2.0
+"""For the ends of those to be stored and said; else the next start says that they were interrupted."""
 REASON_CHARACTERS = 1000
 """Of a reason in an event; the whole one is in the response."""
 
@@ -86,7 +88,15 @@ class Running:
     verb: str
     holds_power: bool
     task: asyncio.Task[Answer]
+    answering: asyncio.Task[object] | None
+    """Stores its end and says it, when `task` is done."""
     why_cancelled: str | None = field(default=None)
+
+    def cut(self, why: str) -> None:
+        """Cancel it, once: a second cancellation would hit it while it puts its board back."""
+        if self.why_cancelled is None:
+            self.why_cancelled = why
+            self.task.cancel()
 
 
 class Actions:
@@ -128,9 +138,16 @@ class Actions:
                 found.append((action.board, action.verb))
         return found
 
+    def under_way(self, board: str) -> str | None:
+        """The verb of the board's action; None where there is none."""
+        running = self._running.get(board)
+        return None if running is None else running.verb
+
     def objection(self, board: str) -> str | None:
         """Why the board's power must be left alone now."""
         running = self._running.get(board)
+        if running is None and board in self._agent.modes.recovering:
+            return "it is being put back after what the agent's last end cut short"
         return f"{running.verb} is under way" if running is not None and running.holds_power else None
 
     async def answer(self, verb: str, payload: bytes, now: datetime) -> Response | None:
@@ -159,18 +176,19 @@ class Actions:
         wanted = data.get("transaction")
         if running is None or (wanted is not None and wanted != running.transaction):
             raise RequestError(ErrorKind.NOT_FOUND, f"board {board}: no such action is under way", "board")
-        running.why_cancelled = "it was cancelled on request"
-        running.task.cancel()
+        running.cut("it was cancelled on request")
         return {"board": board, "cancelled": running.verb, "transaction": running.transaction}
 
     async def stop(self) -> None:
         """Cancel what is under way, and give it the time to put its boards back."""
         running = list(self._running.values())
         for action in running:
-            action.why_cancelled = "the agent is being stopped"
-            action.task.cancel()
+            action.cut("the agent is being stopped")
         if running:
             await asyncio.wait([action.task for action in running], timeout=STOP_GRACE_S)
+        ends = [action.answering for action in running if action.answering is not None and action.task.done()]
+        if ends:
+            await asyncio.wait(ends, timeout=END_TOLD_S)
 
     # --- one request -----------------------------------------------------------------------------------------
 
@@ -223,14 +241,13 @@ class Actions:
 
         progress = Progress(tell)
         task = asyncio.ensure_future(kind.work(board, request.data, progress))
-        running = Running(transaction, board, verb, kind.holds_power, task)
+        running = Running(transaction, board, verb, kind.holds_power, task, asyncio.current_task())
         self._running[board] = running
         tell({"stage": "begun"})
         try:
             _, pending = await asyncio.wait({task}, timeout=timeout_s)
             if pending:
-                running.why_cancelled = f"it did not end within timeout_s, {timeout_s:g} s"
-                task.cancel()
+                running.cut(f"it did not end within timeout_s, {timeout_s:g} s")
                 await asyncio.wait({task})
         finally:
             # Cancelled ourselves, or done: nothing of it goes on without us.

@@ -1,8 +1,10 @@
 """What the settings say of a board, as it is told to the world."""
 
+from collections.abc import Mapping
+
 from agent.console.desk import address_of
 from agent.settings import AgentSettings
-from wire.payloads import BoardInfo, Registration
+from wire.payloads import BoardInfo, Label, Registration
 
 
 def of(settings: AgentSettings, name: str) -> BoardInfo:
@@ -26,10 +28,11 @@ def of(settings: AgentSettings, name: str) -> BoardInfo:
     )
 
 
-def learned(info: BoardInfo, request: Registration) -> BoardInfo:
-    """`info` with what the board has said of itself."""
+def learned(info: BoardInfo, request: Registration, own: Mapping[str, Label]) -> BoardInfo:
+    """`info` with what the board has said of itself. Labels of its inventory stand below its `own`, the settings'."""
     said = request.model_dump(
         include={"serial", "uuid", "compatible", "arch", "memory_mb", "address"}, exclude_none=True
     )
     known = {key: value for key, value in said.items() if value not in ("", [])}
+    known["labels"] = {**request.inventory, **own}
     return info.model_copy(update={**known, "macs": sorted({*info.macs, *request.macs, request.mac})})

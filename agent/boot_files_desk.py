@@ -82,6 +82,27 @@ class BootFilesDesk:
         """Fetch nothing more."""
         await self._cache.stop()
 
+    def follow(self, settings: AgentSettings) -> None:
+        """Serve by other settings from now on. A boot of files that were chosen goes on; one of a profile that was
+        chosen takes that profile as it is now. Transfers under way go on.
+
+        Raises:
+            ValueError: netboot does not take the boards; what was served is served on.
+        """
+        standing = {board.board: board for board in netboot_bridge.boards(settings)}
+        profiles = {name: board.profile for name, board in standing.items()}
+        for name in profiles:
+            chosen = self.chosen(name)
+            if chosen is not None and name in self._profiles:
+                table = None if chosen.profile is None else settings.profiles.get(chosen.profile)
+                profiles[name] = self._profiles[name]
+                if table is not None:
+                    profiles[name] = table.boot_profile(chosen.profile or "", dtb=settings.boards[name].dtb)
+        self._netboot.set_boards([replace(board, profile=profiles[name]) for name, board in standing.items()])
+        self._settings, self._standing, self._profiles = settings, standing, profiles
+        for name in standing:
+            self._changing.setdefault(name, asyncio.Lock())
+
     async def choose(self, data: dict[str, object]) -> Answer:
         """The handler of the request `boot`: answered when the files are here and the next boot will get them.
 
@@ -105,6 +126,9 @@ class BootFilesDesk:
                 raise RequestError(_kind(error), f"board {request.board}: {error}") from error
             except (ValueError, OSError) as error:
                 raise RequestError(ErrorKind.CONFIGURATION, f"board {request.board}: {error}") from error
+            if request.board not in self._standing:
+                message = f"board {request.board}: was taken out of the settings meanwhile"
+                raise RequestError(ErrorKind.UNKNOWN_BOARD, message, "board")
             self._choices.choose(request.pinned(self._checksums.pop(request.board, {})))
             self._profiles[request.board] = profile
             await self._save(self._choices.state())
@@ -126,7 +150,7 @@ class BootFilesDesk:
         if board not in self._changing:
             return
         async with self._changing[board]:
-            if not self._choices.power_lost(board):
+            if not self._choices.power_lost(board) or board not in self._standing:
                 return
             self._profiles[board] = self._standing[board].profile
             self._serve()

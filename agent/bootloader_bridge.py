@@ -21,26 +21,29 @@ if TYPE_CHECKING:
 
 def desk(agent: "Agent") -> BootloaderDesk:
     """The desk of `agent`; its actions are taken from now on."""
-    settings = agent.settings
     calls = BootloaderCalls(
         console=agent.consoles.consoles.get,
         power=functools.partial(_power, agent),
         switch=functools.partial(_switch, agent),
-        order=functools.partial(_order, settings),
+        order=lambda board: _order(agent.settings, board),
         hold=functools.partial(_hold, agent),
         release=functools.partial(_release, agent),
-        by_dialogue=functools.partial(by_dialogue, settings),
+        by_dialogue=functools.partial(_by_dialogue, agent),
         on_own=functools.partial(_on_own, agent),
     )
-    tables = {
+    made = BootloaderDesk(tables(agent.settings), calls)
+    for verb, work in (("catch", made.catch), ("run", made.run), ("env", made.env), ("boot", made.boot)):
+        agent.actions.add(f"bootloader-{verb}", work)
+    return made
+
+
+def tables(settings: AgentSettings) -> dict[str, BootloaderTable]:
+    """Of every board with a console."""
+    return {
         name: board.bootloader or BootloaderTable()
         for name, board in settings.boards.items()
         if board.console is not None
     }
-    made = BootloaderDesk(tables, calls)
-    for verb, work in (("catch", made.catch), ("run", made.run), ("env", made.env), ("boot", made.boot)):
-        agent.actions.add(f"bootloader-{verb}", work)
-    return made
 
 
 def by_dialogue(settings: AgentSettings, board: str) -> bool:
@@ -50,6 +53,11 @@ def by_dialogue(settings: AgentSettings, board: str) -> bool:
         return True
     profile = None if table.profile is None else settings.profiles.get(table.profile)
     return profile is not None and profile.netboot_by == "dialogue"
+
+
+def _by_dialogue(agent: "Agent", board: str) -> bool:
+    """As settings have it, but not in a mode for flashing: our keys would end the fastboot that it stands in."""
+    return by_dialogue(agent.settings, board) and agent.modes.is_normal(board)
 
 
 def _power(agent: "Agent", board: str) -> Power:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from agent.bootloader_line import BootloaderLine
+from agent.bootloader_line import BootloaderLine, TakenError
 from agent.bootloader_requests import BootloaderRequest
 from agent.bootloader_settings import BootloaderTable
 from agent.console.console import Console
@@ -235,9 +235,12 @@ class Catching:
         manner = self._manner(steady=True, at_once=False, tries=None, within_s=AGAIN_S)
         try:
             shell = await line.follow(identified(speaks, await line.carry_out(self._catch(manner))))
-        except DialogueError:
+        except (DialogueError, TakenError):
             self._calls.release(self._board)
             return None
+        except asyncio.CancelledError:
+            self._calls.release(self._board)
+            raise
         self._calls.hold(self._board, self._table.hold_s)
         return shell
 

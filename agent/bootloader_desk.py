@@ -5,7 +5,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -59,10 +59,22 @@ class BootloaderDesk:
         """`tables` has every board with a console."""
         self._tables = tables
         self._calls = calls
-        self._catching = {
-            board: Catching(board, table, calls, DIALECTS[table.kind], marker) for board, table in tables.items()
-        }
+        self._catching = {board: self._new(board, table) for board, table in tables.items()}
         self._busy: set[str] = set()
+
+    def _new(self, board: str, table: BootloaderTable) -> Catching:
+        return Catching(board, table, self._calls, DIALECTS[table.kind], marker)
+
+    async def follow(self, tables: Mapping[str, BootloaderTable], touched: Collection[str]) -> None:
+        """Other boards from now on; what is under way by itself on those `touched` is ended."""
+        catching = dict(self._catching)
+        for board in touched:
+            if (old := catching.pop(board, None)) is not None:
+                await old.by_itself.stop()
+            if board in tables:
+                catching[board] = self._new(board, tables[board])
+                catching[board].last_on = None if old is None else old.last_on
+        self._tables, self._catching = tables, catching
 
     # --- the actions ---------------------------------------------------------------------------------------------
 

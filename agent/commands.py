@@ -39,6 +39,12 @@ class CommandDesk:
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: dict[str, int] = {}
 
+    def follow(self, *, force_allowed: bool, gone: Iterable[str]) -> None:
+        """The settings have changed; boards that are gone are listened to no more."""
+        self._force_allowed = force_allowed
+        for board in gone:
+            self.leases.forget(board)
+
     def received(self, board: str, payload: bytes) -> None:
         """Take a message on `power/set`; answered in any case."""
         verdict = power_desk.judge(
@@ -75,12 +81,24 @@ class CommandDesk:
         if self._agent.stopping:
             message = f"board {board}: the agent is being stopped; try again later"
             return ErrorInfo(kind=ErrorKind.BUSY, message=message)
-        action = None if command.force and self._force_allowed else self._agent.actions.objection(board)
+        action = None if command.force and self._force_allowed else self._action_against(board, command.power)
         if action is not None:
             return ErrorInfo(kind=ErrorKind.BUSY, message=f"board {board}: {action}; wait for it, or cancel it")
         if self._waiting.get(board, 0) >= MAX_WAITING_PER_BOARD:
             message = f"board {board}: {MAX_WAITING_PER_BOARD} commands wait already; try later"
             return ErrorInfo(kind=ErrorKind.BUSY, message=message)
+        return None
+
+    def _action_against(self, board: str, power: PowerAction) -> str | None:
+        """Which action wants the power left alone: the board's own, or of one that would lose its power with it."""
+        actions = self._agent.actions
+        found = actions.objection(board)
+        if found is not None or power is PowerAction.ON:
+            return found
+        for other in self._agent.power.moved_with(board, power):
+            found = actions.objection(other)
+            if found is not None:
+                return f"shares its outlet with {other}, of which {found}"
         return None
 
     def _bound_neighbour(self, board: str, command: PowerCommand) -> ErrorInfo | None:
@@ -160,6 +178,11 @@ class CommandDesk:
                     error = ErrorInfo(kind=ErrorKind.REFUSED, message=f"board {board}: not switched; {veto}"[:4096])
                     power = agent.power.last(board)
                     return PowerResult(id=command_id, ok=False, power=power, action=action, error=error, took_ms=0)
+                moved = [name for name in moved if name in agent.shelf]
+                if board not in agent.shelf:
+                    error = ErrorInfo(kind=ErrorKind.UNKNOWN_BOARD, message=f"board {board}: was taken out meanwhile")
+                    unknown = Power.UNKNOWN
+                    return PowerResult(id=command_id, ok=False, power=unknown, action=action, error=error, took_ms=0)
                 for name in (board, *moved):
                     agent.submit(agent.shelf.command_begun(name, action, purpose))
                 bootloader_bridge.power_begins(agent, board, action)
@@ -168,9 +191,9 @@ class CommandDesk:
                 outcome = await agent.power.switch(
                     board, action, operation_id=operation, min_off_s=min_off_s, force=force
                 )
-                effects = agent.shelf.command_ended(board, action, outcome.power, outcome.error, agent.moment())
-                for name in moved:
-                    power = agent.power.last(name)
+                effects = Effects()
+                for name in (name for name in (board, *moved) if name in agent.shelf):
+                    power = outcome.power if name == board else agent.power.last(name)
                     effects.add(agent.shelf.command_ended(name, action, power, outcome.error, agent.moment()))
                 if outcome.ok and action is PowerAction.CYCLE:
                     for name in (board, *moved):
@@ -207,7 +230,7 @@ class CommandDesk:
 
     async def cycle_for_boot(self, board: str) -> None:
         """The board did not come up: cycle it once, unless somebody has switched it off meanwhile."""
-        if self._agent.shelf.unit(board).life.phase.coming_up:
+        if board in self._agent.shelf and self._agent.shelf.unit(board).life.phase.coming_up:
             await self.switch(board, PowerAction.CYCLE, Purpose.OPERATOR)
 
     async def answer_interrupted(self) -> None:

@@ -5,7 +5,7 @@ import functools
 import json
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class ConsoleSteps:
         """`boards` have `client = "console"`."""
         self._agent = agent
         self._boards = boards
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Begin to look for shells. What a killed agent left is told as interrupted; nothing of it is run again.
@@ -38,8 +38,20 @@ class ConsoleSteps:
         Raises:
             sqlite3.Error: the state file cannot be used.
         """
+        await self._begin(self._boards)
+
+    async def follow(self, boards: Sequence[str], touched: Collection[str]) -> None:
+        """Stand in for these boards from now on; for those `touched` anew: their consoles are others.
+
+        Raises:
+            sqlite3.Error: the state file cannot be used.
+        """
+        await self._end([board for board in self._tasks if board in touched or board not in boards])
+        await self._begin([board for board in boards if board not in self._tasks])
+
+    async def _begin(self, boards: Sequence[str]) -> None:
         agent = self._agent
-        phases = {board: agent.shelf.unit(board).life.phase for board in self._boards}
+        phases = {board: agent.shelf.unit(board).life.phase for board in boards}
         calls = StandInCalls(
             is_on=functools.partial(_is_on, agent),
             was_up=lambda board: phases.get(board) in {Phase.READY, Phase.BUSY},
@@ -49,19 +61,23 @@ class ConsoleSteps:
             keep=functools.partial(_keep, agent),
             link=functools.partial(_link, agent),
         )
-        for board in self._boards:
+        for board in boards:
             await _tell_interrupted(agent, board)
             shell = agent.consoles.shells[board]
             stand_in = StandIn(shell, agent.name, agent.topics, calls)
             task = asyncio.create_task(stand_in.run(), name=f"console steps {board}")
             task.add_done_callback(_ended)
-            self._tasks.append(task)
+            self._tasks[board] = task
 
     async def stop(self) -> None:
         """End what runs, and say offline for the boards."""
-        for task in self._tasks:
+        await self._end(list(self._tasks))
+
+    async def _end(self, boards: Collection[str]) -> None:
+        ending = [self._tasks.pop(board) for board in boards]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
 
 
 def _ended(task: asyncio.Task[None]) -> None:
@@ -89,6 +105,8 @@ async def _tell_interrupted(agent: "Agent", board: str) -> None:
 
 
 def _is_on(agent: "Agent", board: str) -> bool:
+    if board not in agent.shelf:
+        return False  # it is being taken out of the settings
     unit = agent.shelf.unit(board)
     return unit.power is not Power.OFF and unit.life.phase not in {Phase.MAINTENANCE, Phase.UNCLAIMED}
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import (
@@ -31,6 +32,7 @@ from agent.flash_bridge import desks as flash_desks
 from agent.flash_bridge import start as start_flashing
 from agent.hooks import DueHooks, HookDesk, HookRun
 from agent.inbox import Inbox
+from agent.joining import JoiningDesk
 from agent.memory import MIGRATIONS, Memory
 from agent.netboot_desk import NetbootDesk
 from agent.outbox import NewEvent, Outbox
@@ -40,10 +42,12 @@ from agent.power.driver_kind import DriverContext
 from agent.power.errors import PowerError
 from agent.power.journal import Journal
 from agent.power.service import FindingKind, Listeners, PowerService
+from agent.presence_bridge import PresenceDesk
+from agent.reloading import Reloading, plans, stood_in_for
 from agent.root_watch import roots_desk
 from agent.segment_alerts import AlertChange
 from agent.settings import AgentSettings
-from agent.shelf import BoardPlan, Effects, Moment, Shelf
+from agent.shelf import Effects, Moment, Shelf
 from agent.unit import moment
 from agent.voice import Voice
 from daemon.mqtt_link import Message, MqttLink, Will
@@ -70,8 +74,10 @@ PDU_LISTENER_END_S = 3.0
 class Agent:
     """One agent from start to stop."""
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, path: Path | None = None) -> None:
+        """`path` is the settings file, for reloads."""
         self.settings = settings
+        self.reloading = Reloading(self, path)
         self.name = settings.agent.name
         self.topics = Topics(settings.mqtt.prefix)
         self.infos = {name: board_info.of(settings, name) for name in settings.boards}
@@ -82,14 +88,14 @@ class Agent:
         self.pdu_listener: PduListener | None = None
         self.energy: EnergyRecorder | None = None
         self.names = BoardNames(self)
+        self.presence = PresenceDesk(self)
+        self.joining = JoiningDesk(self)
         self.hooks = HookDesk(settings.hooks, self.name, self._hook_ran)
         self.netboot = NetbootDesk(settings, self._netboot_event, self._netboot_alerts, lambda: roots_desk(self))
         self.consoles = console_bridge.desk(self)
         self.bootloaders = bootloader_bridge.desk(self)
         self.modes, self.flashes = flash_desks(self)
-        self.console_steps = ConsoleSteps(
-            self, [name for name, board in settings.boards.items() if board.client == "console"]
-        )
+        self.console_steps = ConsoleSteps(self, stood_in_for(settings))
         self.session = 0
         self.stopping = False
         self._restored = False
@@ -120,17 +126,9 @@ class Agent:
         table = settings.agent
         self.outbox = Outbox(store, agent=self.name, session=self.session, max_events=table.outbox_max_events)
         self.voice = Voice(self.outbox, self.topics.event)
-        plans = {
-            # A board that must never go off is not cycled for being late, either.
-            name: BoardPlan(
-                board.boot_timeout_s if board.registers else None,
-                0 if board.never_off else board.boot_retries,
-                board.on_change,
-            )
-            for name, board in settings.boards.items()
-        }
         self.boots = await BootRecorder.opened(store)
-        self.shelf = Shelf(self.name, self.session, plans, moment(), placed=self.consoles.placing(self.boots.placed))
+        placed = self.consoles.placing(self.boots.placed)
+        self.shelf = Shelf(self.name, self.session, plans(settings), moment(), placed=placed)
         journal = Journal(store, await asyncio.to_thread(kernel_boot_id))
         try:
             self.power = PowerService(
@@ -146,6 +144,7 @@ class Agent:
             raise AgentError(str(error)) from error
         self.energy = metering.recorder(self, store)
         self.commands = CommandDesk(self, force_allowed=table.force_allowed)
+        await self.joining.start()
         self.inbox = Inbox(self)
         self._own(self.effects.run(), "effects")
         self._own(self.boots.run(), "boots")
@@ -160,6 +159,8 @@ class Agent:
         )
         self._own(self.names.run(), "board names")
         self._own(self.netboot.run(), "netboot alerts")
+        self.joining.apply_refused()
+        await self.presence.start()
         if settings.pdu_listener is not None:
             from agent.pdu_listener.service import opened  # noqa: PLC0415  # few need it, and aiohttp is large
 
@@ -174,6 +175,7 @@ class Agent:
         self.begin(self.tell_info(), "info")
         self._own(self.voice.run(), "voice")
         self._own(self.effects.watch_deadlines(), "deadlines")
+        self._own(self.reloading.run(), "reloading")
 
     async def _restore(self) -> None:
         """What was stored, corrected by the hardware. Nothing is switched."""
@@ -240,6 +242,7 @@ class Agent:
         await self.bootloaders.stop()
         await self.flashes.stop()
         await self.console_steps.stop()
+        await self.presence.stop()
         commands = [task for task in self._passing if task.get_name().startswith(POWER_TASK)]
         if self.pdu_listener is not None:
             commands.append(asyncio.create_task(self.pdu_listener.stop(), name="pdu listener"))
@@ -306,7 +309,7 @@ class Agent:
     # --- what is heard ---------------------------------------------------------------------------------------
 
     def _power_read(self, board: str, power: Power) -> None:
-        if not self._restored:
+        if not self._restored or board not in self.shelf:
             # What the first read-back means depends on what was stored; `_restore` takes it up.
             return
         self.boots.power(board, power)
@@ -315,7 +318,8 @@ class Agent:
         self.submit_if_any(self.shelf.power_read(board, power, moment()))
 
     def _power_unreadable(self, board: str, error: ErrorInfo | None) -> None:
-        self.submit_if_any(self.shelf.unreadable(board, error, moment()))
+        if board in self.shelf:
+            self.submit_if_any(self.shelf.unreadable(board, error, moment()))
 
     def _netboot_alerts(self, changes: list[AlertChange]) -> None:
         effects = Effects()
@@ -337,7 +341,7 @@ class Agent:
 
     def learn(self, board: str, request: Registration) -> None:
         """Keep what a board said of itself, and tell it."""
-        self.infos[board] = board_info.learned(self.infos[board], request)
+        self.infos[board] = board_info.learned(self.infos[board], request, board_info.of(self.settings, board).labels)
         self.voice.retain(self.topics.board_info(board), encode(self.infos[board]))
 
     async def tell_info(self) -> None:

@@ -63,11 +63,16 @@ class EffectQueue:
 
     async def _apply(self, effects: Effects) -> None:
         agent = self._agent
+        # A reload may have taken the board out since; its events are still told.
+        effects.changed = {board for board in effects.changed if board in agent.shelf}
+        effects.alerts = [alert for alert in effects.alerts if alert[0] in agent.shelf or alert[2] is None]
+        effects.cycle = [board for board in effects.cycle if board in agent.shelf]
+        effects.enforce = [order for order in effects.enforce if order[0] in agent.shelf]
         if agent.energy is not None:
             for board in effects.changed:
                 agent.energy.changed(board)
         await self._store(effects)
-        for board in effects.changed:
+        for board in effects.changed & set(agent.shelf.boards):
             agent.voice.retain(agent.topics.board_state(board), encode(agent.shelf.state(board)))
         for board, name, alert in effects.alerts:
             agent.voice.retain(agent.topics.alert(board, name), b"" if alert is None else encode(alert))

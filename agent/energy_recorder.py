@@ -102,8 +102,26 @@ class EnergyRecorder:
         """Store what is not stored yet."""
         await self.flush()
 
+    async def follow(self, plates: Mapping[str, Nameplate]) -> None:
+        """Other boards, or other plates, from now on. What was metered of boards that are gone stays stored.
+
+        Raises:
+            sqlite3.Error: what is stored cannot be read.
+        """
+        new = [board for board in plates if board not in self._plates]
+        if new:
+            await self.flush()
+            records = await self._store.records()
+            now = self._moment()
+            for board in new:
+                self._meter.begin(board, records.get(board), now)
+                self._meter.changed(board, self._condition(board), now)
+        self._plates = dict(plates)
+
     def changed(self, board: str) -> None:
         """The board's power or phase may be another now. Costs nothing when it is not."""
+        if board not in self._plates:
+            return
         self._meter.changed(board, self._condition(board), self._moment())
 
     # --- metering ------------------------------------------------------------------------------------------------
@@ -111,9 +129,10 @@ class EnergyRecorder:
     async def tick(self) -> None:
         """Read all meters once, say what they said, store it when it is time."""
         readings = await self._readings()
+        plates = self._plates
         now = self._moment()
         storing = now.monotonic - self._stored_at >= STORE_EVERY_S
-        for board in self._plates:
+        for board in plates:
             reading = _reading(readings.get(board))
             self._temperatures[board] = None if reading is None else reading.temperature_c
             self._meter.read(board, reading, self._condition(board), now)
@@ -177,7 +196,7 @@ class EnergyRecorder:
         return BoardFacts(
             record.since,
             record.totals,
-            self._plates[board],
+            self._plates.get(board, Nameplate()),
             self._meter.power_w(board, now),
             self._meter.dropped(board),
         )

@@ -31,7 +31,7 @@ def desks(agent: "Agent") -> tuple[ModeDesk, FlashDesk]:
     modes = ModeDesk(settings.boards, calls)
 
     def boot_timeout_s(board: str) -> float:
-        return settings.boards[board].boot_timeout_s
+        return agent.settings.boards[board].boot_timeout_s
 
     return modes, FlashDesk(settings.boards, settings.flash, settings.agent.state_dir, modes, boot_timeout_s)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -75,12 +76,19 @@ class FlashDesk:
                 why = f"the agent was stopped in the middle of {record.under_way}; interrupted: flash again"
                 if record.method is None:
                     why = f"the agent was stopped on the way into {record.under_way}"
-                await modes.hurt(board, why)
+                try:
+                    await modes.hurt(board, why)
+                except RequestError as error:
+                    log.warning("%s", error)  # the alert stands; a full disk is no reason not to start
                 found.append(board)
             elif record.damaged is not None:
                 modes.calls.alert(board, Alert(what=record.damaged[:1024], since=record.since, do=ADVICE))
         modes.recovering.update(found)
         return found
+
+    def follow(self, boards: Mapping[str, Flashable]) -> None:
+        """Other boards from now on; what is under way goes on."""
+        self._boards = boards
 
     async def recover(self, board: str) -> None:
         """Bring a board whose flash the agent's last end cut short into its safe mode."""
@@ -168,14 +176,19 @@ class FlashDesk:
             table.bmap,
         )
         loop = asyncio.get_running_loop()
+        given_up = threading.Event()
 
         def tell(percent: float) -> None:
+            if given_up.is_set():  # else the agent's end would wait for the thread, and so for gigabytes
+                raise ImageError(f"{found.path}: was not looked at to its end")
             loop.call_soon_threadsafe(progress, "check", percent)
 
         try:
             return await asyncio.to_thread(image_check.look, found.path, wanted, tell)
         except FlashError as error:
             raise _said(board, error) from error
+        finally:
+            given_up.set()
 
     async def _flashed(self, board: str, method: str, table: FlashTable, image: Image, progress: Progress) -> Written:
         modes, under_way = self._modes, f"flash {method}: {image.path.name}"
@@ -252,7 +265,14 @@ class FlashDesk:
                 message = f"the image was written and is whole, but {failure(board, passage)}"
                 raise RequestError(ErrorKind.NOT_VERIFIED, message[:4096])
         if table.boots:
-            await self._boots(board, progress)
+            try:
+                await self._boots(board, progress)
+            except asyncio.CancelledError:
+                # The image is whole: the next start has nothing to put back, and nothing is damaged.
+                if table.mode is not None:
+                    await modes.power_as_before(board)
+                await modes.store(board, replace(modes.records.of(board), under_way=None))
+                raise
         if table.mode is not None:
             await modes.power_as_before(board)
         await modes.store(board, replace(modes.records.of(board), under_way=None))

@@ -46,6 +46,7 @@ class FlashImages:
             state_dir / "flash-cache", fetch.cache_mib << 20, limits=fetch.limits, policy=fetch.policy
         )
         self._started = False
+        self._starting = asyncio.Lock()
 
     async def stop(self) -> None:
         """Fetch nothing more."""
@@ -82,9 +83,10 @@ class FlashImages:
             tell(100.0 * done / of if of else None)
 
         try:
-            if not self._started:
-                await self._cache.start()
-                self._started = True
+            async with self._starting:  # two boards at once: a second start would remove what the first fetches
+                if not self._started:
+                    await self._cache.start()
+                    self._started = True
             kept = await self._cache.fetch(url, sha256, holder=board, on_progress=on_progress)
             # Tools go by a file's ending.
             name = ChosenFile(url=url).file_name

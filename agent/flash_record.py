@@ -55,8 +55,17 @@ class Records:
             sqlite3.Error: the state file cannot be read.
         """
         self._memory = memory
-        for board in boards:
-            self._records[board] = parse(await memory.fact(FACT.format(board=board)))
+        await self.know(boards)
+
+    async def know(self, boards: list[str]) -> None:
+        """Read what was stored of boards that came later.
+
+        Raises:
+            sqlite3.Error: the state file cannot be read.
+        """
+        if self._memory is not None:
+            for board in boards:
+                self._records[board] = parse(await self._memory.fact(FACT.format(board=board)))
 
     def of(self, board: str) -> Record:
         return self._records.get(board, Record())

@@ -88,6 +88,10 @@ class HookDesk:
         self._jobs: dict[str, str] = {}
         """What each busy board does."""
 
+    def follow(self, hooks: Sequence[HookTable]) -> None:
+        """Other hooks from now on; those that run are let run to their end."""
+        self._hooks = tuple(hooks)
+
     @property
     def points(self) -> list[HookPoint]:
         """The points at which anything runs."""

@@ -1,9 +1,8 @@
 """What comes in over MQTT, told apart by topic. Nothing received may stop the agent: what is wrong is answered or
 logged, and dropped."""
 
-import asyncio
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent import boot_explain, power_desk, registration
@@ -12,7 +11,8 @@ from agent.hook_settings import HookPoint
 from agent.hooks import DueHooks
 from agent.registration import KnownBoard
 from agent.requests import Answer, Handler, RequestError, answer, flag, text
-from daemon.mqtt_link import Message
+from agent.settings import AgentSettings
+from daemon.mqtt_link import Message, MqttLink
 from netboot.boot_secrets import Verdict
 from wire.payloads import (
     AgentState,
@@ -39,8 +39,9 @@ _WHY_NOT = {
     Verdict.OTHER_BOOT: "its secret was used by another boot; cycle its power",
 }
 
-MAX_JOINING_S = 24 * 3600.0
-"""Joining left open for ever is a hole; a day is longer than any installation party."""
+
+def _known_boards(settings: AgentSettings) -> dict[str, KnownBoard]:
+    return {name: KnownBoard(frozenset(board.macs), board.trust_mac) for name, board in settings.boards.items()}
 
 
 class Inbox:
@@ -48,25 +49,28 @@ class Inbox:
 
     def __init__(self, agent: "Agent") -> None:
         self._agent = agent
-        self._known = {
-            name: KnownBoard(frozenset(board.macs), board.trust_mac) for name, board in agent.settings.boards.items()
-        }
+        self._known = _known_boards(agent.settings)
         self._handlers = {
             "announce": self._announce,
             "boot": self._boot,
             "cancel-action": agent.actions.cancel,
             "console": agent.consoles.answer,
             "energy": not_metering if agent.energy is None else agent.energy.answer,
-            "joining": self._joining,
             "maintenance": self._maintenance,
             "modes": agent.modes.tell,
             "netboot": self._netboot,
             "outlets": self._outlets,
             "prepare": self._prepare,
             "read": self._read,
+            "reload": agent.reloading.answer,
+            **agent.joining.handlers(),
             **{verb: self._roots(verb) for verb in ("roots", "root-reset", "root-save")},
         }
-        self._joining_ends: asyncio.TimerHandle | None = None
+
+    async def follow(self, settings: AgentSettings, link: MqttLink) -> None:
+        """Listen to the boards of other settings from now on, on the same connection."""
+        self._known = _known_boards(settings)
+        await link.listen_to(self.subscriptions())
 
     def subscriptions(self) -> list[str]:
         """The topics this agent listens to; never its own events."""
@@ -149,6 +153,8 @@ class Inbox:
             details["reason"] = reply.error.message
         if verdict.board is not None:
             agent.submit(agent.shelf.refused(verdict.board, details))
+        elif reply.error is not None:
+            agent.joining.refused(request, reply.error.message)
         agent.voice.say(agent.topics.register_answer(request.mac), encode(reply))
 
     async def _welcome(self, board: str, request: Registration, details: dict[str, object], reply: bytes) -> None:
@@ -255,23 +261,3 @@ class Inbox:
         agent = self._agent
         await agent.apply(agent.shelf.maintenance(board, on=flag(data, "on"), moment=agent.moment()))
         return {"board": board, "phase": agent.shelf.unit(board).life.phase.value}
-
-    async def _joining(self, data: dict[str, object]) -> Answer:
-        """Open joining for `for_s` seconds, or close it."""
-        netboot = self._agent.netboot.server
-        if netboot is None:
-            raise RequestError(ErrorKind.CONFIGURATION, "this agent has no [netboot] table")
-        is_open = flag(data, "open")
-        for_s = data.get("for_s", 600)
-        if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= MAX_JOINING_S:
-            raise RequestError(ErrorKind.BAD_REQUEST, f"for_s: seconds from 0 to {MAX_JOINING_S:g}", "for_s")
-        if self._joining_ends is not None:
-            self._joining_ends.cancel()
-            self._joining_ends = None
-        netboot.set_joining(is_open)
-        until = None
-        if is_open:
-            loop = asyncio.get_running_loop()
-            self._joining_ends = loop.call_later(for_s, netboot.set_joining, False)
-            until = (datetime.now(UTC) + timedelta(seconds=for_s)).isoformat(timespec="seconds")
-        return {"open": is_open, "until": until}

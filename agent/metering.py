@@ -6,11 +6,19 @@ from agent.energy import Condition
 from agent.energy_recorder import EnergyRecorder
 from agent.energy_report import Nameplate
 from agent.energy_store import EnergyStore
+from agent.settings import AgentSettings
 from daemon.store import Store
 from wire.payloads import Telemetry, encode
 
 if TYPE_CHECKING:
     from agent.daemon import Agent
+
+
+def plates(settings: AgentSettings) -> dict[str, Nameplate]:
+    """What the boards draw by their settings."""
+    return {
+        name: Nameplate(board.watts_idle, board.watts_busy, board.watts_off) for name, board in settings.boards.items()
+    }
 
 
 def recorder(agent: "Agent", store: Store) -> EnergyRecorder | None:
@@ -23,17 +31,16 @@ def recorder(agent: "Agent", store: Store) -> EnergyRecorder | None:
             agent.voice.say(agent.topics.telemetry(board), encode(told))
 
     def condition(board: str) -> Condition:
+        if board not in agent.shelf:
+            return Condition()  # it is being taken out of the settings
         unit = agent.shelf.unit(board)
         return Condition(unit.power, unit.life.phase)
 
     if settings.agent.meter_every_s == 0:
         return None
-    plates = {
-        name: Nameplate(board.watts_idle, board.watts_busy, board.watts_off) for name, board in settings.boards.items()
-    }
     return EnergyRecorder(
         EnergyStore(store),
-        plates,
+        plates(settings),
         every_s=settings.agent.meter_every_s,
         read=agent.power.watts_of_all,
         condition=condition,

@@ -7,7 +7,7 @@ having booted. Only what we put there ourselves is taken out of it again.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -60,11 +60,27 @@ class ModeDesk:
         self._boards = boards
         self.calls = calls
         self.records = Records()
-        self._walkers = {
-            name: Walker(calls.hands(name), actuators_of(board)) for name, board in boards.items() if board.modes
-        }
+        self._walkers = {name: self._walker_of(name) for name, board in boards.items() if board.modes}
         self.recovering: set[str] = set()
         """Boards that are being put back after the agent's last end."""
+        self._passages: dict[str, Passage] = {}
+        """What each board was sent through last."""
+
+    def _walker_of(self, name: str) -> Walker:
+        return Walker(self.calls.hands(name), actuators_of(self._boards[name]))
+
+    async def follow(self, boards: Mapping[str, Flashable], touched: Collection[str]) -> None:
+        """Other boards from now on; `touched` are those that are new or whose actuators or modes are others. Nothing
+        is under way on those.
+
+        Raises:
+            sqlite3.Error: what was stored of a board cannot be read.
+        """
+        await self.records.know([name for name in boards if name not in self._boards])
+        self._boards = boards
+        kept = {name: walker for name, walker in self._walkers.items() if name in boards and name not in touched}
+        made = {name: self._walker_of(name) for name in touched if name in boards and boards[name].modes}
+        self._walkers = {**kept, **made}
 
     def walker(self, board: str) -> Walker:
         """Who walks a board's passages.
@@ -100,6 +116,12 @@ class ModeDesk:
             raise RequestError(ErrorKind.NOT_VERIFIED, failure(board, passage))
         return {"board": board, "mode": mode, "actuators": await self.walker(board).states()}
 
+    def is_normal(self, board: str) -> bool:
+        """Whether a boot that begins now is the board's usual one, and not a way to flash it."""
+        passage = self._passages.get(board)
+        mode = self.records.of(board).mode if passage is None else passage.bound_for
+        return mode in {None, NORMAL}
+
     def check_free(self, board: str) -> None:
         """Raises `RequestError` while the board is being put back after the agent's last end."""
         if board in self.recovering:
@@ -123,6 +145,7 @@ class ModeDesk:
         await self.store(board, self.taken_out(board, record))
         settings = self._boards[board]
         passage = Passage(mode, steps_of(settings, mode), back, steps_of(settings, back))
+        self._passages[board] = passage
         try:
             await walker.walk(passage, _teller(progress))
         except asyncio.CancelledError:

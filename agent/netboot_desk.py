@@ -125,6 +125,25 @@ class NetbootDesk:
         if self.roots is not None:
             await self.roots.stop()
 
+    def follow(self, settings: AgentSettings) -> None:
+        """Serve by other settings from now on; transfers and leases go on. Of `[netboot]` itself only what a running
+        server can take up is looked at.
+
+        Raises:
+            ValueError: netboot does not take them; what was served is served on.
+        """
+        before, self._settings = self._settings, settings
+        self._alerts.follow(settings.boards)
+        config, server = netboot_bridge.config(settings), self.server
+        if config is None or settings.netboot is None or server is None or self.boot_files is None:
+            return
+        self.boot_files.follow(settings)
+        server.follow(config)
+        if before.netboot is None or before.netboot.joining != settings.netboot.joining:
+            server.set_joining(settings.netboot.joining == "open")
+        if self.roots is not None:
+            self.roots.follow(settings)
+
     def new_boot(self, board: str) -> None:
         """The board lost its power: what it had fetched proves nothing of its next boot."""
         if self.server is not None:

@@ -44,6 +44,11 @@ class LeaseBook:
         self.remembered |= self.leases
         self.leases = {}
 
+    def forget(self, board: str) -> None:
+        """Its lease is not listened to any more."""
+        self.leases.pop(board, None)
+        self.remembered.pop(board, None)
+
     def in_touch(self) -> None:
         """The MQTT server is back and has said what it retains."""
         self.remembered = {}

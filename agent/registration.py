@@ -42,7 +42,8 @@ def judge(request: Registration, agent: str, boards: Mapping[str, KnownBoard], p
             agent,
             None,
             ErrorKind.UNKNOWN_BOARD,
-            f'{known}; write a table [boards.NAME] with macs = ["{request.mac}"] in the agent\'s settings',
+            f"{known}; accept it with 'boardhand join accept {request.mac}', or write a table [boards.NAME] with "
+            f'macs = ["{request.mac}"] in the agent\'s settings',
         )
     if request.agent not in {agent, None}:
         return Verdict(None)

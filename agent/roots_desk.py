@@ -106,6 +106,14 @@ class RootsDesk:
         if not await self._begin(boards):
             self._starter = asyncio.create_task(self._begin_later(boards), name="roots")
 
+    def follow(self, settings: "AgentSettings") -> None:
+        """Other boards and profiles from now on. Views that run are left alone; of boards that are gone they stay."""
+        before = set(self._boards())
+        self._settings = settings
+        new = [board for board in self._boards() if board not in before]
+        if new and self._supply is not None and self._trouble is None:
+            self._supply.make_identities(new)
+
     async def _begin(self, not_off: Sequence[str]) -> bool:
         plans = {board: plan for board in not_off if (plan := self._standing(board)) is not None}
         try:

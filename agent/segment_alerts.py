@@ -69,6 +69,14 @@ class SegmentAlerts:
         self._standing: dict[tuple[str | None, str], dict[str, _Finding]] = {}
         self._since: dict[tuple[str | None, str], Moment] = {}
 
+    def follow(self, boards: Iterable[str]) -> None:
+        """Other boards are the agent's from now on. What stands of one that is gone ends without a word: its topics
+        are cleared by whoever took it out."""
+        self._boards = frozenset(boards)
+        for place in [place for place in self._standing if place[0] is not None and place[0] not in self._boards]:
+            del self._standing[place]
+            self._since.pop(place, None)
+
     def none_yet(self) -> list[AlertChange]:
         """All that another life of this agent may have left at the MQTT server, as over."""
         places: list[str | None] = [None, *sorted(self._boards)]

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
-from agent import bootloader_settings, flash_settings, hook_settings, netboot_settings, root_settings
+from agent import bootloader_settings, flash_settings, hook_settings, joined_boards, netboot_settings, root_settings
 from agent.boot_file_settings import OwnBootFiles
 from agent.bootloader_settings import BootloaderTable
 from agent.console import settings as console_settings
@@ -22,6 +22,7 @@ from agent.power.driver_kind import ControllerSettings
 from agent.power.feed import FeedKind
 from agent.power.settings import BoardFeed, CircuitSettings, Seconds
 from agent.power_watch import OnChange
+from agent.presence.observations import UsbMark
 from agent.root_settings import RootsTable
 from agent.settings_table import Key, Table
 from daemon.mqtt_settings import MqttSettings
@@ -66,6 +67,11 @@ class FeedOutlet(Table):
     """Rest after it has switched, before the next outlet of the feed is touched."""
 
 
+def _usb(text: str) -> str:
+    UsbMark.parse(text)
+    return text
+
+
 class BoardTable(OwnBootFiles, Table):
     """`[boards.NAME]`."""
 
@@ -77,6 +83,10 @@ class BoardTable(OwnBootFiles, Table):
     on_change: OnChange = OnChange.ADOPT
     """What to do when somebody else changed the board's power."""
     macs: list[Mac] = Field(default=[])
+    link: str | None = Field(default=None, min_length=1, max_length=127)
+    """The network interface of this host that its cable leads to: carrier there is a sign of life."""
+    usb: Annotated[str, AfterValidator(_usb)] | None = None
+    """Its USB device on this host: a path (`1-1.4`), or ids (`0525:a4a2`, with `:SERIAL` where several have them)."""
     address: IPv4Address | None = None
     address6: IPv6Address | None = None
     """Its IPv6 address on the board network, beside the link-local one of its MAC address."""
@@ -156,12 +166,13 @@ class AgentSettings(FileSettings):
 
 
 def load(path: Path) -> AgentSettings:
-    """The settings in `path`.
+    """The settings in `path`, with the boards that joined by acceptance.
 
     Raises:
         SettingsError: as `daemon.settings_file.load_settings`, also where tables contradict each other.
     """
-    return load_settings(AgentSettings, path, ignore_tables=OTHER_TABLES, contradictions=contradictions)
+    settings = load_settings(AgentSettings, path, ignore_tables=OTHER_TABLES, contradictions=contradictions)
+    return joined_boards.added(settings, BoardTable, contradictions)
 
 
 def contradictions(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
@@ -225,11 +236,15 @@ def _identities_differ(settings: AgentSettings) -> Iterator[tuple[Key, str]]:
     macs: dict[str, str] = {}
     serials: dict[str, str] = {}
     addresses: dict[IPv4Address, str] = {}
+    seen_by: dict[tuple[str, str], str] = {}
     for name, board in settings.boards.items():
         for mac in board.macs:
             if mac in macs:
                 yield ("boards", name, "macs"), f"{mac} is already the MAC of board {macs[mac]}"
             macs[mac] = name
+        for key, value in (("link", board.link), ("usb", board.usb)):
+            if value is not None and (owner := seen_by.setdefault((key, value), name)) != name:
+                yield ("boards", name, key), f"{value} is already that of board {owner}"
         if board.serial is not None:
             number = board.serial[-SERIAL_CHARACTERS:].lower()
             if number in serials:

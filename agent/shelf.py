@@ -6,13 +6,13 @@ deadlines.
 
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.life import Action, BoardLife, LifeEvent, PhaseChange
+from agent.life import Action, LifeEvent, PhaseChange
 from agent.life import Outcome as LifeOutcome
 from agent.memory import BoardMemory
 from agent.outbox import NewEvent
-from agent.power_watch import FAILURES_IN_A_ROW, NEVER_BEGUN, Drift, OnChange, PowerWatch
+from agent.power_watch import FAILURES_IN_A_ROW, NEVER_BEGUN, Drift, OnChange
 from agent.presence.observations import Sign
-from agent.unit import BoardPlan, Effects, Moment, Unit
+from agent.unit import BoardPlan, Effects, Moment, Unit, UnknownBoardError
 from wire.payloads import Alert, BoardSelf, BoardState, ErrorInfo
 from wire.phases import ErrorKind, EventType, Phase, Power, PowerAction, Presence, Purpose
 
@@ -22,10 +22,6 @@ POWER_ALERT = "power"
 UNREADABLE_ALERT = "unreadable"
 BOOT_ALERT = "boot"
 CONSOLE_ALERT = "console"
-
-
-class UnknownBoardError(KeyError):
-    """The board is not one of this agent's."""
 
 
 class Shelf:
@@ -44,14 +40,22 @@ class Shelf:
         self._placed = placed
         self._agent = agent
         self._session = session
-        self._units = {
-            name: Unit(BoardLife(plan.boot_timeout_s, plan.boot_retries), moment.wall, watch=PowerWatch(plan.on_change))
-            for name, plan in plans.items()
-        }
+        self._units = {name: Unit.planned(plan, moment.wall) for name, plan in plans.items()}
 
     @property
     def boards(self) -> Iterable[str]:
         return self._units.keys()
+
+    def follow(self, plans: Mapping[str, BoardPlan], moment: Moment) -> list[str]:
+        """Other boards, or other plans, from now on; returns the new boards, which are to be restored. One that is
+        coming up keeps the deadline that it has."""
+        for gone in self._units.keys() - plans.keys():
+            del self._units[gone]
+        for board, unit in self._units.items():
+            unit.follow(plans[board])
+        new = {name: Unit.planned(plan, moment.wall) for name, plan in plans.items() if name not in self._units}
+        self._units.update(new)
+        return [*new]
 
     def __contains__(self, board: str) -> bool:
         return board in self._units
@@ -266,8 +270,7 @@ class Shelf:
         return effects
 
     def sign(self, sign: Sign, moment: Moment) -> Effects:
-        """A link, a neighbour or a USB device of the board's came or went. What is only known anew after a restart of
-        ours is no event."""
+        """A link, a neighbour or a USB device of the board's came or went. What was so when we began is no event."""
         unit = self.unit(sign.board)
         effects = Effects(events=[] if sign.first else [NewEvent(sign.board, EventType.PRESENCE, sign.details)])
         if unit.power is Power.OFF:

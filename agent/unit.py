@@ -11,6 +11,10 @@ from wire.payloads import Alert
 from wire.phases import Phase, Power, PowerAction, Purpose
 
 
+class UnknownBoardError(KeyError):
+    """The board is not one of this agent's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """Now, on both clocks."""
@@ -78,3 +82,15 @@ class Unit:
     """The off that is under way is a sleep."""
     alerts: set[str] = field(default_factory=set)
     watch: PowerWatch = field(default_factory=PowerWatch)
+
+    @classmethod
+    def planned(cls, plan: BoardPlan, since: datetime) -> "Unit":
+        """A board of which nothing is known but its settings."""
+        return cls(BoardLife(plan.boot_timeout_s, plan.boot_retries), since, watch=PowerWatch(plan.on_change))
+
+    def follow(self, plan: BoardPlan) -> None:
+        """The settings say something else of it now."""
+        self.life.boot_timeout_s, self.life.boot_retries = plan.boot_timeout_s, plan.boot_retries
+        self.watch.on_change = plan.on_change
+        if plan.boot_timeout_s is None:
+            self.life.boot_deadline = None

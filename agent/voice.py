@@ -7,7 +7,7 @@ retained messages has them back. Events come from the outbox in order and are fo
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from agent.outbox import Outbox, Waiting
 from daemon.mqtt_link import LinkError, MqttLink, NotConnectedError
@@ -44,6 +44,11 @@ class Voice:
         self._retained[topic] = payload
         self._stale[topic] = None
         self._wake.set()
+
+    def forget_board(self, topics: Collection[str], below: str) -> None:
+        """Clear what stands retained on these topics, and on all that begin with `below`."""
+        for topic in [*topics, *(topic for topic in self._retained if topic.startswith(below))]:
+            self.retain(topic, b"")
 
     def say(self, topic: str, payload: bytes) -> None:
         """Publish once, unretained. While there is no connection the newest `PASSING_KEPT` of these wait."""

@@ -516,6 +516,9 @@ class MqttConnection:
 # --- 3. who this board is ----------------------------------------------------------------------------------------
 
 MAX_SHORT_TEXT = 256  # wire.payloads.ShortText
+SECTORS_PER_GB = 1_953_125  # of 512 bytes, as sysfs counts whatever the disk's own are
+DISK_KINDS = {"mmcblk": "mmc", "nvme": "nvme", "sd": "disk", "hd": "disk", "vd": "virtual", "xvd": "virtual"}
+NO_MODELS = ("Default string", "System Product Name", "To Be Filled By O.E.M.", "To be filled by O.E.M.")
 DEFAULT_PREFIX = "boardhand"
 EXIT_SETTINGS = 2
 
@@ -568,6 +571,7 @@ class Identity:
         names = self._raw("proc/device-tree/compatible").split(b"\0")
         self.compatible = [text for text in map(_printable, names) if text]
         self.memory_mb = self._memory_mb()
+        self.inventory = self._inventory()
         release = dict(line.partition("=")[::2] for line in self._text("etc/os-release").splitlines())
         self.os = release.get("PRETTY_NAME", "").strip('"') or "Linux"
 
@@ -597,13 +601,45 @@ class Identity:
                 return int(line.split()[1]) // 1024
         return None
 
+    def _inventory(self) -> dict[str, str | int]:
+        """What jobs may ask for beside the above. What is not known is left out."""
+        cpuinfo = [line.partition(":") for line in self._text("proc/cpuinfo").splitlines()]
+        cpus = sum(key.strip() == "processor" for key, _, _ in cpuinfo)
+        names = [value.strip()[:MAX_SHORT_TEXT] for key, _, value in cpuinfo if key.strip() == "model name"]
+        cores = [name for name in self._names("proc/device-tree/cpus") if name.startswith("cpu@")]
+        trees = [self._raw(f"proc/device-tree/cpus/{core}/compatible").partition(b"\0")[0] for core in cores]
+        model = _printable(self._raw("proc/device-tree/model") or self._raw("sys/class/dmi/id/product_name"))
+        cards = self._names("sys/class/net")
+        found: dict[str, str | int] = {
+            "model": "" if model in NO_MODELS else model,
+            "cpu": next((_printable(name) for name in trees if name), "") or next(iter(names), ""),
+            "cpus": cpus,
+            "nics": sum(os.path.exists(os.path.join(self._root, "sys/class/net", name, "device")) for name in cards),  # noqa: PTH110, PTH118
+            **self._storage(),
+        }
+        return {key: value for key, value in found.items() if value}
+
+    def _storage(self) -> dict[str, str | int]:
+        """Disks of more than nothing: what they hold together, and of which kinds they are."""
+        sectors = 0
+        kinds: dict[str, None] = {}
+        for name in self._names("sys/block"):
+            kind = next((kind for start, kind in DISK_KINDS.items() if name.startswith(start)), "")
+            size = self._line(f"sys/block/{name}/size")
+            if kind and "boot" not in name and "rpmb" not in name and size.isdigit() and int(size):
+                sectors += int(size)
+                kinds[kind] = None
+        return {"storage_gb": sectors // SECTORS_PER_GB, "storage": ",".join(kinds)}
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            return sorted(os.listdir(os.path.join(self._root, folder)))  # noqa: PTH118, PTH208
+        except OSError:
+            return []
+
     def _cards(self) -> dict[str, str]:
         """MAC addresses by interface. `lo` and tunnels have none, or only zeros."""
-        folder = os.path.join(self._root, "sys/class/net")  # noqa: PTH118
-        try:
-            names = sorted(os.listdir(folder))  # noqa: PTH208
-        except OSError:
-            return {}
+        names = self._names("sys/class/net")
         cards = {name: self._line(f"sys/class/net/{name}/address").lower() for name in names if name != "lo"}
         return {name: mac for name, mac in cards.items() if len(mac) == 17 and mac != "00:00:00:00:00:00"}
 
@@ -997,6 +1033,7 @@ class Session:
             "mac": me.mac, "macs": me.macs, "boot_id": me.boot_id, "board": self.board, "agent": settings.agent,
             "serial": me.serial, "uuid": me.uuid, "compatible": me.compatible, "arch": me.arch,
             "memory_mb": me.memory_mb, "kernel": me.kernel, "address": self._address, "client": CLIENT_NAME,
+            "inventory": me.inventory,
         }  # fmt: skip
         if settings.secret and self.board:
             request["proof"] = registration_proof(settings.secret, self.board, me.boot_id, me.mac)

@@ -302,6 +302,42 @@ line_of() { [ -r "$root$1" ] && head -n 1 "$root$1"; }
 # Firmware strings end in NUL.
 text_of() { [ -r "$root$1" ] && tr -d '\000\n' <"$root$1" | cut -c 1-256; }
 
+inventory() { # what jobs may ask for: what is not known is left out
+    model=$(text_of proc/device-tree/model || text_of sys/class/dmi/id/product_name)
+    case $model in
+    '' | 'Default string' | 'System Product Name' | 'To '[Bb]'e '[Ff]'illed '[Bb]'y O.E.M.') ;;
+    *) printf ',"model":%s' "$(quote "$model")" ;;
+    esac
+    cpu=$(cat "$root"proc/device-tree/cpus/cpu@*/compatible 2>/dev/null | tr '\000' '\n' | head -n 1 | cut -c 1-256)
+    if [ -r "${root}proc/cpuinfo" ]; then
+        [ -n "$cpu" ] || cpu=$(sed -n 's/^model name[^:]*: *//p' "${root}proc/cpuinfo" | head -n 1 | cut -c 1-256)
+        cpus=$(grep -c '^processor' "${root}proc/cpuinfo")
+    fi
+    [ -z "$cpu" ] || printf ',"cpu":%s' "$(quote "$cpu")"
+    [ "${cpus:-0}" -eq 0 ] || printf ',"cpus":%d' "$cpus"
+    nics=0 sectors=0 kinds=''
+    for file in "$root"sys/class/net/*/device; do
+        [ ! -e "$file" ] || nics=$((nics + 1))
+    done
+    [ $nics -eq 0 ] || printf ',"nics":%d' $nics
+    for file in "$root"sys/block/*/size; do
+        disk=${file%/size} disk=${disk##*/}
+        case $disk in
+        *boot* | *rpmb*) continue ;;
+        mmcblk*) kind=mmc ;;
+        nvme*) kind=nvme ;;
+        sd* | hd*) kind=disk ;;
+        vd* | xvd*) kind=virtual ;;
+        *) continue ;;
+        esac
+        read -r size <"$file" && [ "$size" -gt 0 ] 2>/dev/null || continue
+        sectors=$((sectors + size))
+        case ,$kinds, in *,$kind,*) ;; *) kinds=$kinds${kinds:+,}$kind ;; esac
+    done
+    [ $((sectors / 1953125)) -eq 0 ] || printf ',"storage_gb":%d' $((sectors / 1953125))
+    [ -z "$kinds" ] || printf ',"storage":"%s"' "$kinds"
+}
+
 boot_id=$(line_of proc/sys/kernel/random/boot_id)
 boot_id=${boot_id:-unknown}
 cards=$(for file in "$root"sys/class/net/*/address; do
@@ -342,6 +378,8 @@ identity=$(
     fi
     printf ',"arch":%s' "$(quote "$(uname -m)")"
     [ ! -r "${root}proc/meminfo" ] || awk '/^MemTotal:/ { printf ",\"memory_mb\":%d", $2 / 1024 }' "${root}proc/meminfo"
+    inventory=$(inventory)
+    [ -z "$inventory" ] || printf ',"inventory":{%s}' "${inventory#,}"
     kernel=$(line_of proc/sys/kernel/osrelease)
     [ -z "$kernel" ] || printf ',"kernel":%s' "$(quote "$kernel")"
 )

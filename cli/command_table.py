@@ -4,6 +4,7 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+from cli.agent_command import AGENT
 from cli.backup_command import BACKUP, RESTORE
 from cli.board_command import BOARD
 from cli.bootloader_command import BOOTLOADER
@@ -15,6 +16,7 @@ from cli.exits import usage
 from cli.flash_command import FLASH, MODE
 from cli.image_command import IMAGE
 from cli.job_commands import JOB, SUBMIT
+from cli.join_command import JOIN
 from cli.lease_commands import LEASES
 from cli.mqtt_acl_command import MQTT_ACL
 from cli.netboot_command import NETBOOT
@@ -256,13 +258,7 @@ COMMANDS: dict[str, Command] = {
         _up_options,
         _up,
     ),
-    "agent": Command(
-        "run the agent of this host in the foreground",
-        "The agent switches and verifies power, boots boards from the network and says over MQTT what is.\n"
-        "SIGTERM stops it cleanly. The MQTT server is the one in the settings file.",
-        _settings_option,
-        _daemon("agent"),
-    ),
+    "agent": AGENT,
     "broker": Command(
         "run the farm's work broker in the foreground",
         "The broker hands out jobs, wakes boards that are needed and puts idle ones to sleep. SIGTERM stops it\n"
@@ -329,6 +325,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "cancel": Command("cancel a job", "JSON: the broker's word.", _job_name, _simple("cancel", "job")),
     "board": BOARD,
+    "join": JOIN,
     "sleep": Command(
         "put an idle board to sleep now", "JSON: the broker's word.", _board_name, _simple("sleep", "board")
     ),

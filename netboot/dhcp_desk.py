@@ -194,6 +194,10 @@ class DhcpDesk:
         # Where another server gives the addresses we do not know who a stranger's requests come from.
         self._policy.joining_open = is_open and self._gives
 
+    def never_join(self, macs: frozenset[str]) -> None:
+        """These get no address of the pool from now on, as long as they ask under their own MAC address."""
+        self._policy.never_join = macs
+
     def in_pool(self, address: IPv4Address) -> bool:
         """Whether `address` is one of ours for unknown boards."""
         return self._policy.in_pool(address)

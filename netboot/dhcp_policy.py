@@ -153,6 +153,8 @@ class DhcpPolicy:
         reserved = (*settings.reserved, settings.server_address)
         self.leases = LeaseTable(pool, reserved, leases, now=now, wall_s=wall_s, lease_s=settings.lease_s)
         self.joining_open = False
+        self.never_join: frozenset[str] = frozenset()
+        """MAC addresses that get no address of the pool."""
         self._other_macs: OrderedDict[str, str] = OrderedDict()
         self._deciders: dict[MessageType, Callable[[_Asker], Decision]] = {
             MessageType.DISCOVER: self._discover,
@@ -273,7 +275,8 @@ class DhcpPolicy:
         board, subnet = asker.board, asker.subnet
         if board is not None:
             return _Grant(board.address, board, subnet) if board.address in subnet.network else None
-        if not self.joining_open or self._settings.pool is None or subnet != self._settings.local:
+        may_join = self.joining_open and asker.mac not in self.never_join
+        if not may_join or self._settings.pool is None or subnet != self._settings.local:
             return None
         address = self.leases.choose(asker.mac, wanted, asker.now)
         return _Grant(address, None, subnet) if address is not None else None

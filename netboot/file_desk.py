@@ -50,6 +50,7 @@ class FileDesk:
         tree: what is served to whom; replaced when the boards change.
         ipv6: the boards' IPv4 addresses by the IPv6 ones that mean them (`board_addresses.by_ipv6`); as `tree`.
         counts: since the start, by name.
+        config: the network's; replaced when what boards are told changes.
         root_words: who has boards' roots ready; nobody, unless the owner says so.
     """
 
@@ -65,7 +66,7 @@ class FileDesk:
         self.ipv6: Mapping[IPv6Address, IPv4Address] = {}
         counted = ("files_sent", "transfers_failed", "refused", "missing")
         self.counts = {f"{by}_{what}": 0 for by in ("tftp", "http") for what in counted}
-        self._config = config
+        self.config = config
         self._secrets = secrets
         self._joining = joining
         self._on_event = on_event
@@ -97,7 +98,7 @@ class FileDesk:
         if address is None:
             return self.refuse(question, Refused("no board has this address"))
         named = self.tree.look_up(address, question.path, joining=self._joining(address))
-        found = await on_disk(named, self._config.staged)
+        found = await on_disk(named, self.config.staged)
         if isinstance(found, Refused):
             return self.refuse(question, found)
         board = found.client.board
@@ -118,7 +119,7 @@ class FileDesk:
         return answer
 
     async def _generate(self, wanted: GeneratedFile) -> bytes:
-        client, config = wanted.client, self._config
+        client, config = wanted.client, self.config
         secret = None
         if wanted.carries_secret and client.board is not None:
             secret = await self._secrets.fetch(client.board)

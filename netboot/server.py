@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from netboot.board_addresses import ANY, by_ipv6, host_has_ipv6
@@ -164,6 +164,14 @@ class NetbootServer:
             staging=self._config.staged is not None,
         )
 
+    def follow(self, config: NetbootConfig) -> None:
+        """Another profile for who joins, another word to boards about MQTT. Everything else of `config` is what it was
+        at construction: sockets and leases are made of it."""
+        self._config = replace(
+            self._config, joining_profile=config.joining_profile, mqtt_for_boards=config.mqtt_for_boards
+        )
+        self._files.config = self._config
+
     def give_roots(self, words: RootWords) -> None:
         """Have boards' roots made ready by `words` before their boot file goes out."""
         self._files.root_words = words
@@ -171,6 +179,15 @@ class NetbootServer:
     def set_joining(self, open: bool) -> None:  # noqa: A002, FBT001  # the contract's name
         """Whether unknown boards get an address and the joining profile. Closed at first."""
         self._dhcp.joining_open = open and self._config.joining_profile is not None
+
+    @property
+    def joining_open(self) -> bool:
+        """Whether unknown boards get an address and the joining profile."""
+        return self._dhcp.joining_open
+
+    def never_join(self, macs: frozenset[str]) -> None:
+        """Unknown boards that get nothing, also while joining is open."""
+        self._dhcp.never_join(macs)
 
     def new_boot(self, board: str) -> None:
         """The board's power was switched on: a secret that was fetched before and not used is void."""

@@ -36,7 +36,7 @@ class LightIdentity(client.Identity):
         self.kernel, self.arch = "light", "aarch64"
         self.serial, self.uuid = serial, ""
         self.compatible = ["boardhand,light"]
-        self.memory_mb = 1
+        self.memory_mb, self.inventory = 1, {}
         self.os = "boardhand light board"
 
     def uptime_s(self) -> float:

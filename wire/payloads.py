@@ -206,6 +206,9 @@ class Registration(Payload):
     kernel: ShortText | None = None
     address: ShortText | None = None
     client: ShortText | None = None
+    inventory: dict[ShortText, Label] = Field(default={}, max_length=64)
+    """What it is made of, as labels that jobs may ask for: `model`, `cpu`, `cpus`, `nics`, `storage`, `storage_gb`;
+    its settings' own labels go first. New ones may come with later versions."""
 
 
 class RegistrationAnswer(Payload):

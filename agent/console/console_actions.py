@@ -29,6 +29,8 @@ Tell = Callable[..., None]
 MAX_WRITE_BYTES = 64 * 1024
 """Of one request: at 115200 baud 6 s."""
 PIECE_BYTES = 256
+STUCK_S = 600.0
+"""A full queue, 64 KiB, is typed in 546 s at 1200 baud; one that takes longer is held up, by flow control."""
 MAX_DELAY_MS = 1000.0
 EXPECT_S, RUN_S, MOST_S = 30.0, 600.0, 24 * 3600.0
 MAX_PATTERNS, MAX_PATTERN_CHARACTERS = 20, 500
@@ -210,7 +212,12 @@ async def _typed(console: Console, writer: Writer, wanted: bytes, delay_s: float
         while console.port.is_full:
             drained = asyncio.Event()
             console.port.when_drained(drained.set)
-            await drained.wait()
+            try:
+                async with asyncio.timeout(STUCK_S):
+                    await drained.wait()
+            except TimeoutError:
+                message = f"board {console.board}: after {at} bytes its line takes nothing more; is it flow control?"
+                raise RequestError(ErrorKind.UNREACHABLE, message) from None
         _refused(console.board, console.type(writer, wanted[at : at + step]))
         tell("typing", 100.0 * (at + step) / len(wanted))
         if delay_s:
@@ -240,7 +247,7 @@ def _patterns(data: dict[str, object]) -> list[str]:
         if data.get("regex") is True:
             try:
                 re.compile(pattern.encode())
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 message = f"patterns: {pattern!r} is no regular expression: {error}"
                 raise RequestError(ErrorKind.BAD_REQUEST, message, "patterns") from None
         found.append(pattern)

@@ -1,8 +1,9 @@
 """All consoles of one agent: begun before any power is switched, and asked over MQTT."""
 
 import asyncio
+import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,8 +66,8 @@ class ConsoleDesk:
         self._settings = consoles
         self._state_dir = state_dir
         self._calls = calls
-        self._tasks: list[asyncio.Task[None]] = []
-        self._listeners: list[ConsoleListeners] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._listeners: dict[str, ConsoleListeners] = {}
         self._recorder: Recorder | None = None
         self._watch: PathWatch | None = None
         self._recording: asyncio.Task[None] | None = None
@@ -80,8 +81,38 @@ class ConsoleDesk:
         Raises:
             AgentError: an address or port of ours is taken.
         """
-        if not self._tables:
-            return
+        if self._tables:
+            await self._record()
+        for board, table in self._tables.items():
+            await self._begin(board, table)
+
+    async def follow(self, boards: Mapping[str, ConsoleTable | None]) -> None:
+        """Other boards and consoles from now on. One that is the same goes on, with everybody who looks at it.
+
+        Raises:
+            AgentError: an address or port of ours is taken; everything is as before, but that who was connected to a
+                console which is another now has to connect again.
+        """
+        before, wanted = self._tables, {board: table for board, table in boards.items() if table is not None}
+        if wanted and self._recorder is None:
+            await self._record()
+        changed = [board for board in {*before, *wanted} if before.get(board) != wanted.get(board)]
+        begun: list[str] = []
+        try:
+            await self._end([board for board in changed if board in before])
+            for board in changed:
+                if board in wanted:
+                    begun.append(board)
+                    await self._begin(board, wanted[board])
+        except AgentError:
+            await self._end(begun)
+            for board in changed:
+                if board in before:
+                    await self._begin(board, before[board])
+            raise
+        self._tables, self._known = wanted, set(boards)
+
+    async def _record(self) -> None:
         folder = self._state_dir / "consoles"
         try:
             await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
@@ -90,17 +121,32 @@ class ConsoleDesk:
         self._recorder = Recorder(folder, self._settings.keep_mb * MIB, self._calls.on_trouble)
         self._recording = asyncio.create_task(self._recorder.run(), name="console recorder")
         self._watch = PathWatch()
-        around = Surroundings(self._recorder, self._watch, self._calls.on_sight, self._said_state, self._calls.lease)
-        for board, table in self._tables.items():
-            console = Console(board, table, self._settings, around)
-            self.consoles[board] = console
-            self.shells[board] = ConsoleShell(console)
-            self._tasks.append(asyncio.create_task(console.run(), name=f"console {board}"))
-            await self._listen(console, table)
+
+    async def _begin(self, board: str, table: ConsoleTable) -> None:
+        if self._recorder is None or self._watch is None:
+            raise RuntimeError(f"console of {board}: nothing records it yet")
+        on_state = functools.partial(self._said_state, table)
+        around = Surroundings(self._recorder, self._watch, self._calls.on_sight, on_state, self._calls.lease)
+        console = Console(board, table, self._settings, around)
+        self.consoles[board] = console
+        self.shells[board] = ConsoleShell(console)
+        self._tasks[board] = asyncio.create_task(console.run(), name=f"console {board}")
+        await self._listen(console, table)
+
+    async def _end(self, boards: Collection[str]) -> None:
+        """Let go of these consoles' ports, and end their connections."""
+        for board in boards:
+            self._listeners.pop(board).stop()
+            self.shells.pop(board).stop()
+            self.consoles.pop(board)
+        tasks = [self._tasks.pop(board) for board in boards]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _listen(self, console: Console, table: ConsoleTable) -> None:
         listeners = ConsoleListeners(console)
-        self._listeners.append(listeners)
+        self._listeners[console.board] = listeners
         path = socket_path(self._state_dir, console.board)
         if path is not None:
             await listeners.listen_here(path)
@@ -110,13 +156,7 @@ class ConsoleDesk:
 
     async def stop(self) -> None:
         """Let go of all ports, end all connections, and write what is not written."""
-        for listeners in self._listeners:
-            listeners.stop()
-        for shell in self.shells.values():
-            shell.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end(list(self._tasks))
         if self._watch is not None:
             self._watch.close()
         if self._recording is not None and self._recorder is not None:
@@ -125,11 +165,11 @@ class ConsoleDesk:
                 await self._recording
             await self._recorder.close()
 
-    def _said_state(self, board: str, state: PortState) -> None:
+    def _said_state(self, table: ConsoleTable, board: str, state: PortState) -> None:
         if state.is_open:
             log.info("console of %s: open", board)
         else:
-            log.warning("console of %s (%s): %s", board, self._tables[board].device, state.why)
+            log.warning("console of %s (%s): %s", board, table.device, state.why)
         self._calls.on_state(board, state)
 
     def power(self, board: str, power: Power) -> None:

@@ -49,17 +49,23 @@ class PlainSearch:
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = [[part.encode() for part in pattern.split("*") if part] for pattern in patterns]
         self._said = b""
+        self._open = 0
+        """Where in it the line begins that has not ended; those before have been looked at."""
         self._future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
 
     def feed(self, data: bytes) -> None:
         """The board said `data`."""
-        self._said = (self._said + data)[-WINDOW_BYTES:]
+        said = self._said + data
+        self._said = said[-WINDOW_BYTES:]
         if self._future.done():
             return
+        begin = max(0, self._open - (len(said) - len(self._said)))
+        news = self._said[begin:]
+        self._open = begin + max(news.rfind(b"\n"), news.rfind(b"\r")) + 1
         spans = [
-            (*span, index)
+            (begin + span[0], begin + span[1], index)
             for index, parts in enumerate(self._patterns)
-            if (span := _span(parts, self._said)) is not None
+            if (span := _span(parts, news)) is not None
         ]
         if spans:
             start, end, index = min(spans)

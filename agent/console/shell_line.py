@@ -12,7 +12,7 @@ from typing import TypeVar
 from agent.console.console import Console
 from agent.console.settings import ConsoleTable
 from agent.console.shell_dialogue import ShellDialogue
-from agent.console.shell_table import Action, Ended, Found, Invited, Lost, Output, ShellWays, State, Type
+from agent.console.shell_table import AT_WORK, Action, Ended, Found, Invited, Lost, Output, ShellWays, State, Type
 from agent.console.writer_place import Writer
 
 log = logging.getLogger(__name__)
@@ -184,10 +184,10 @@ class ConsoleShell:
             self._pump()
             return await self._ended
         except asyncio.CancelledError:
-            self.interrupt("cancelled")
             ended = self._ended = asyncio.get_running_loop().create_future()
+            self.interrupt("cancelled")
             # Whoever comes next finds a shell, and not what we have left running.
-            if self._writer is not None:
+            if self._writer is not None and self._dialogue.state in AT_WORK:
                 await asyncio.wait({ended}, timeout=CANCEL_S)
             raise
         finally:

@@ -4,8 +4,9 @@ A call that does not return in the driver's time counts as unanswered, and the q
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,13 +34,42 @@ class _Call:
 class ControllerQueue:
     """Carries out calls on one driver, one after the other, each within `driver.timing.call_timeout_s`."""
 
-    def __init__(self, name: str, driver: Driver, *, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(self, name: str, driver: Driver, *, max_waiting: int = MAX_WAITING, held: bool = False) -> None:
+        """`held`: calls wait for `release`, because the device is still another queue's."""
         self.name = name
         self.driver = driver
         self._calls: asyncio.Queue[_Call] = asyncio.Queue(max_waiting)
         self._worker: asyncio.Task[None] | None = None
         self._abandoned: set[asyncio.Future[object]] = set()
         self._closed = False
+        self._released = asyncio.Event()
+        if not held:
+            self._released.set()
+        self._rounds = 0
+        self._no_round = asyncio.Event()
+        self._no_round.set()
+
+    def release(self) -> None:
+        """Carry out calls from now on."""
+        self._released.set()
+
+    async def drained(self, within_s: float) -> None:
+        """Wait until nobody is in the middle of asking, for `within_s` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._no_round.wait()
+
+    @contextlib.contextmanager
+    def _round(self) -> Iterator[None]:
+        """A call, or several that belong together."""
+        self._rounds += 1
+        self._no_round.clear()
+        try:
+            yield
+        finally:
+            self._rounds -= 1
+            if self._rounds == 0:
+                self._no_round.set()
 
     async def set(self, outlet: str, on: bool) -> None:  # noqa: FBT001 - as Driver.set
         """`Driver.set`. Raises `PowerError` only, as all calls here."""
@@ -54,6 +84,10 @@ class ControllerQueue:
     async def get_many(self, outlets: Sequence[str]) -> Mapping[str, Power | PowerError]:
         """The state of each outlet, or why it is not known. Asked in one question where the device can; otherwise
         one by one, so that a command need not wait for all, and no further once the device is silent."""
+        with self._round():
+            return await self._get_many(outlets)
+
+    async def _get_many(self, outlets: Sequence[str]) -> Mapping[str, Power | PowerError]:
         driver = self.driver
         if isinstance(driver, ReadsMany):
             many: ReadsMany = driver
@@ -78,6 +112,10 @@ class ControllerQueue:
         Raises:
             PowerError: the device did not answer, or answered no.
         """
+        with self._round():
+            return await self._read_many(outlets)
+
+    async def _read_many(self, outlets: Sequence[str]) -> Mapping[str, float | None]:
         driver = self.driver
         if isinstance(driver, ReadsMany):
             many: ReadsMany = driver
@@ -136,9 +174,11 @@ class ControllerQueue:
                 outlet=outlet,
                 do="try again later; if it stays so, the controller hangs",
             ) from None
-        return await answer
+        with self._round():
+            return await answer
 
     async def _run(self) -> None:
+        await self._released.wait()
         while True:
             call = await self._calls.get()
             if call.answer.cancelled():

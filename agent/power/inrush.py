@@ -11,12 +11,17 @@ class InrushSpacing:
     def __init__(self, controllers: Mapping[str, ControllerBase], circuits: Mapping[str, float]) -> None:
         """`circuits` is circuit -> least seconds between two switch-ons."""
         self._rules: dict[str, list[tuple[str, float]]] = {}
+        self._next: dict[str, float] = {}
+        self.follow(controllers, circuits)
+
+    def follow(self, controllers: Mapping[str, ControllerBase], circuits: Mapping[str, float]) -> None:
+        """Other rules from now on; slots that are taken stay taken."""
+        self._rules = {}
         for name, settings in controllers.items():
             rules = [(f"controller {name}", settings.inrush_spacing_s)]
             if settings.circuit is not None:
                 rules.append((f"circuit {settings.circuit}", circuits[settings.circuit]))
             self._rules[name] = [(key, spacing_s) for key, spacing_s in rules if spacing_s > 0]
-        self._next: dict[str, float] = {}
 
     def take(self, controller: str, now: float) -> float:
         """Seconds from `now` until an outlet of `controller` may be switched on; that moment is taken."""

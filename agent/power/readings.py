@@ -68,6 +68,16 @@ class Readings:
             self.power.pop(ref, None)
             self.off_since.pop(ref, None)
 
+    def follow(self, boards: Iterable[BoardEntry]) -> None:
+        """Keep readings of these feeds, and of no others."""
+        self._boards_of = {}
+        for board in boards:
+            self.add(board)
+        for ref in {*self.power, *self.off_since, *self._problems} - self._boards_of.keys():
+            self._problems.pop(ref, None)
+            self.power.pop(ref, None)
+            self.off_since.pop(ref, None)
+
     def __contains__(self, ref: OutletRef) -> bool:
         return ref in self._boards_of
 
@@ -157,7 +167,10 @@ class Readings:
         self, name: str, refs: list[OutletRef], still: Callable[[BoardEntry], bool]
     ) -> dict[OutletRef, float | None]:
         changed: dict[OutletRef, float | None] = {}
-        found = await self._queues[name].get_many([ref.outlet for ref in refs])
+        queue = self._queues.get(name)
+        if queue is None:
+            return changed  # its controller was taken out of the settings just now
+        found = await queue.get_many([ref.outlet for ref in refs])
         for ref in refs:
             answer = found.get(ref.outlet, Power.UNKNOWN)
             problem = answer if isinstance(answer, PowerError) else None

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Collection, Mapping
 
 from agent.power.boards import BoardEntry, check_feeds
+from agent.power.changing import PowerSettings, PreparedPower, all_held
 from agent.power.clock import Clock, SystemClock
 from agent.power.controller_queue import ControllerQueue
 from agent.power.driver_factory import DriverFactory, MakesDrivers
@@ -18,7 +20,7 @@ from agent.power.readings import Listeners, Readings
 from agent.power.settings import BoardFeed, ControllerBase
 from agent.power.sharing import Sharing
 from agent.power.start_findings import close_interrupted, look_at
-from agent.power.watts import feed_watts, read_watts
+from agent.power.watts import Unmeasured, feed_watts, read_watts
 from wire.payloads import MAX_SHORT_TEXT, MAX_TEXT, ControllerInfo, ErrorInfo, OutletInfo
 from wire.phases import ErrorKind, Phase, Power, PowerAction
 
@@ -26,6 +28,8 @@ __all__ = ["FindingKind", "Listeners", "PowerOutcome", "PowerService", "StartFin
 
 POLL_EVERY_S = 30.0
 """A change by hand is noticed after at most this."""
+DRAIN_S = 10.0
+"""For who is in the middle of asking a controller that is made anew, or taken out: longer than any driver's call."""
 MAX_WAITING_PER_BOARD = 4
 """Operations that may wait for the one under way; more than that is a script gone wild."""
 
@@ -65,15 +69,13 @@ class PowerService:
         self._boards = {name: BoardEntry(name, feed, feed.refs) for name, feed in feeds.items()}
         self._loose: dict[OutletRef, BoardEntry] = {}
         self._sharing = Sharing({name: board.refs for name, board in self._boards.items()})
-        for group in self._sharing.groups():
-            for board in group[1:]:
-                self._boards[board].lock = self._boards[group[0]].lock
+        self._join_locks()
         self._journal = journal
         self._clock: Clock = clock or SystemClock()
         self._poll_every_s = poll_every_s
         self._readings = Readings(self._boards.values(), self._queues, self._clock, listeners)
-        inrush = InrushSpacing(controllers, circuits or {})
-        self._operator = Operator(self._queues, self._readings, journal, self._clock, inrush)
+        self._inrush = InrushSpacing(controllers, circuits or {})
+        self._operator = Operator(self._queues, self._readings, journal, self._clock, self._inrush)
         self._poller: asyncio.Task[None] | None = None
 
     async def start(self) -> list[StartFinding]:
@@ -102,6 +104,81 @@ class PowerService:
             await asyncio.wait([self._poller])
         await asyncio.gather(*(queue.close() for queue in self._queues.values()))
         await self._make.close()
+
+    # --- other settings ------------------------------------------------------------------------------------------
+
+    def prepare(self, wanted: PowerSettings) -> PreparedPower:
+        """Make what other settings need, without touching a device. Nothing is changed yet.
+
+        Raises:
+            PowerError: they cannot be used; says which controller or board.
+        """
+        check_feeds(wanted.controllers, wanted.feeds)
+        fresh = {
+            name: ControllerQueue(name, self._make(name, settings), held=name in self._queues)
+            for name, settings in wanted.controllers.items()
+            if self._controllers.get(name) != settings
+        }
+        return PreparedPower(wanted, fresh, frozenset(self._controllers.keys() - wanted.controllers.keys()))
+
+    async def follow(self, prepared: PreparedPower, *, within_s: float) -> None:
+        """Go by other settings. What is the same goes on undisturbed; operations that use what is not are waited for,
+        `within_s` at most. Nothing is switched; boards whose feed or controller is another are read anew.
+
+        Raises:
+            TimeoutError: an operation did not end; nothing was changed.
+        """
+        wanted = prepared.wanted
+        turned = {name for name, entry in self._boards.items() if prepared.turns(entry)}
+        new = {name for name in wanted.feeds if name not in self._boards}
+        loose = [entry for entry in self._loose.values() if prepared.turns(entry)]
+        groups = Sharing(prepared.refs_of(self._boards)).groups()
+        together = (group for group in groups if (turned | new).intersection(group))
+        touched = {name for group in together for name in group if name in self._boards}
+        async with all_held([*(self._boards[name] for name in touched), *loose], within_s):
+            old_queues = [self._queues[name] for name in (*prepared.fresh, *prepared.gone) if name in self._queues]
+            for name in touched:
+                self._boards[name].lock = asyncio.Lock()  # who waited for the old one waits for this one
+            for name in turned:
+                self._boards[name].operations += 1  # what is being read of it now is old news
+            self._take_up(prepared)
+            for queue in old_queues:
+                await queue.drained(DRAIN_S)
+                await queue.close()
+            for queue in prepared.fresh.values():
+                queue.release()
+        entries = [self._boards[name] for name in (turned | new) & self._boards.keys()]
+        if not entries:
+            return
+        fresh = {ref for entry in entries for ref in entry.refs}
+        try:
+            known = await self._journal.off_since()
+        except sqlite3.Error as problem:
+            _log.error("the power journal cannot be read: %s", problem)  # as where it cannot be written
+            known = {}
+        for ref in known.keys() & fresh:
+            self._readings.off_since.setdefault(ref, known[ref])
+        await self._read(entries, {entry.name: entry.operations for entry in entries})
+
+    def _take_up(self, prepared: PreparedPower) -> None:
+        wanted = prepared.wanted
+        for name in prepared.gone:
+            del self._queues[name]
+        self._queues.update(prepared.fresh)
+        self._controllers = dict(wanted.controllers)
+        self._loose = {ref: entry for ref, entry in self._loose.items() if ref.controller in self._controllers}
+        for name in self._boards.keys() - wanted.feeds.keys():
+            del self._boards[name]
+        for name, feed in wanted.feeds.items():
+            entry = self._boards.setdefault(name, BoardEntry(name, feed, feed.refs))
+            entry.feed, entry.refs = feed, feed.refs
+        self._sharing = Sharing({name: board.refs for name, board in self._boards.items()})
+        self._join_locks()
+        taken = {ref for board in self._boards.values() for ref in board.refs}
+        self._loose = {ref: entry for ref, entry in self._loose.items() if ref not in taken}
+        self._readings.follow([*self._boards.values(), *self._loose.values()])
+        self._inrush.follow(self._controllers, wanted.circuits)
+        self._poll_every_s = wanted.poll_every_s
 
     # --- switching -----------------------------------------------------------------------------------------------
 
@@ -163,12 +240,11 @@ class PowerService:
         if entry.waiting >= MAX_WAITING_PER_BOARD:
             message = f"{entry.name}: {entry.waiting} operations wait already; try later"
             return self._refused(ErrorKind.BUSY, message, begun)
-        entry.waiting += 1
+        lock = await self._locked(entry)
         try:
-            await entry.lock.acquire()
-        finally:
-            entry.waiting -= 1
-        try:
+            if not entry.loose and self._boards.get(entry.name) is not entry:
+                message = f"{entry.name}: was taken out of the settings meanwhile"
+                return self._refused(ErrorKind.UNKNOWN_BOARD, message, begun)
             off_feed = entry.refs
             if not entry.loose:
                 for name in (entry.name, *self._sharing.neighbours(entry.name)):
@@ -176,9 +252,29 @@ class PowerService:
                 off_feed = self._sharing.off_feed(entry.name, lambda other: self._boards[other].last is Power.OFF)
             error, power = await self._operator.run(entry, Order(operation_id, action, off_feed, min_off_s))
         finally:
-            entry.lock.release()
+            lock.release()
         took_ms = (self._clock.now() - begun) * 1000
         return PowerOutcome(error is None, power, None if error is None else error.info(), took_ms)
+
+    @staticmethod
+    async def _locked(entry: BoardEntry) -> asyncio.Lock:
+        """The board's lock, held: the one that it has then, for other settings may let it share another."""
+        entry.waiting += 1
+        try:
+            while True:
+                lock = entry.lock
+                await lock.acquire()
+                if entry.lock is lock:
+                    return lock
+                lock.release()
+        finally:
+            entry.waiting -= 1
+
+    def _join_locks(self) -> None:
+        """Boards that share outlets are switched one at a time."""
+        for group in self._sharing.groups():
+            for board in group[1:]:
+                self._boards[board].lock = self._boards[group[0]].lock
 
     def _refused(self, kind: ErrorKind, message: str, begun: float) -> PowerOutcome:
         took_ms = (self._clock.now() - begun) * 1000
@@ -213,8 +309,8 @@ class PowerService:
         return await self._queues[ref.controller].get(ref.outlet)
 
     def last(self, board: str) -> Power:
-        """The last read-back. Raises KeyError for a board that is not there."""
-        return self._boards[board].last or Power.UNKNOWN
+        """The last read-back; unknown for a board that is not there."""
+        return (self._boards[board].last if board in self._boards else None) or Power.UNKNOWN
 
     def problem(self, board: str) -> ErrorInfo | None:
         """Why the board's power is unknown, if the last read-back failed."""
@@ -229,12 +325,13 @@ class PowerService:
         return await self._watts(list(self._boards.values()))
 
     async def _watts(self, boards: Collection[BoardEntry]) -> dict[str, float | None]:
-        found = await read_watts(self._queues, {ref for board in boards for ref in board.refs})
+        found = await read_watts(dict(self._queues), {ref for board in boards for ref in board.refs})
         shared = {board.name for board in boards if any(len(self._sharing.users(ref)) > 1 for ref in board.refs)}
         return {
             board.name: None
             if board.name in shared
-            else feed_watts([found[ref] for ref in board.refs], board.feed.kind)
+            # A feed that is another since we asked has not been asked.
+            else feed_watts([found.get(ref, Unmeasured.NO_ANSWER) for ref in board.refs], board.feed.kind)
             for board in boards
         }
 
@@ -255,22 +352,26 @@ class PowerService:
 
     async def show(self, board: str, phase: Phase) -> None:
         """Show the phase on the LEDs of the board's cables, where they have any. A failure is only logged."""
-        for ref in self._boards[board].refs:
+        entry = self._boards.get(board)
+        for ref in () if entry is None else entry.refs:
+            queue = self._queues.get(ref.controller)
             try:
-                await self._queues[ref.controller].show(ref.outlet, phase)
+                if queue is not None:
+                    await queue.show(ref.outlet, phase)
             except PowerError as problem:
                 _log.warning("%s: its LEDs cannot show %s: %s", board, phase, problem)
 
     async def describe(self) -> list[ControllerInfo]:
         """All controllers with their outlets; one that does not answer has those that feeds name, power unknown."""
-        return list(await asyncio.gather(*(self._describe(name) for name in self._controllers)))
+        asked = ((self._controllers[name], queue) for name, queue in self._queues.items())
+        return list(await asyncio.gather(*(self._describe(settings, queue) for settings, queue in asked)))
 
-    async def _describe(self, name: str) -> ControllerInfo:
-        settings = self._controllers[name]
+    async def _describe(self, settings: ControllerBase, queue: ControllerQueue) -> ControllerInfo:
+        name = queue.name
         device, problem, described = None, None, []
         try:
-            device = await self._queues[name].identify()
-            described = await self._queues[name].describe()
+            device = await queue.identify()
+            described = await queue.describe()
         except PowerError as error:
             problem = str(error)[:MAX_TEXT]
         fed = self._readings.boards_of(name)

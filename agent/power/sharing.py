@@ -27,8 +27,8 @@ class Sharing:
 
     def neighbours(self, board: str) -> list[str]:
         """The other boards that share an outlet with this one, in the order of the settings."""
-        users = {user for ref in self._feeds[board] for user in self.users(ref)}
-        return [other for other in self._feeds if other in users and other != board]
+        users = {user for ref in self._feeds[board] for user in self.users(ref)} - {board}
+        return [other for other in self._feeds if other in users] if users else []
 
     def groups(self) -> list[list[str]]:
         """All boards, those together that are joined by shared outlets: they are switched one at a time."""

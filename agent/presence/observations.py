@@ -100,11 +100,13 @@ class BoardMarks:
     macs: frozenset[str] = frozenset()
     link: str | None = None
     usb: UsbMark | None = None
+    netboots: bool = False
+    """It boots from this agent, which then hears from DHCP and TFTP, and better, how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """Something of `board` came or went. `first`: it was so when we began to look."""
+    """Something of `board` came or went. `first`: it was so when we began to look. `moves`: it may move its phase."""
 
     board: str
     source: Source
@@ -112,11 +114,12 @@ class Sign:
     words: str
     details: dict[str, object] = field(default_factory=dict)
     first: bool = False
+    moves: bool = True
 
     @property
     def life(self) -> LifeEvent | None:
         """What it means for the board's phase."""
-        return MEANING.get((self.source, self.alive))
+        return MEANING.get((self.source, self.alive)) if self.moves else None
 
 
 MEANING: dict[tuple[Source, bool], LifeEvent] = {
@@ -134,7 +137,8 @@ class PresenceBook:
         self._links: dict[str, LinkSeen] = {}
         self._neighbours: dict[str, dict[tuple[str, str], NeighbourSeen]] = {}
         self._usb: dict[str, UsbSeen] = {}
-        self._said: dict[tuple[str, Source], bool] = {}
+        self._said: dict[tuple[str, Source], int] = {}
+        """How strong the sign was that was told: 0 for none any more, 1, or 2 for a neighbour with an IP address."""
         self.follow(boards)
 
     def follow(self, boards: Mapping[str, BoardMarks]) -> list[Sign]:
@@ -144,7 +148,7 @@ class PresenceBook:
         self._by_link = {marks.link: board for board, marks in boards.items() if marks.link is not None}
         self._by_usb = [(marks.usb, board) for board, marks in boards.items() if marks.usb is not None]
         self._neighbours = {mac: seen for mac, seen in self._neighbours.items() if mac in self._by_mac}
-        self._said = {key: alive for key, alive in self._said.items() if key[0] in boards}
+        self._said = {key: strength for key, strength in self._said.items() if key[0] in boards}
         signs: list[Sign] = []
         for board in boards:
             for source in Source:
@@ -169,7 +173,7 @@ class PresenceBook:
 
     def alive(self, board: str) -> dict[Source, bool]:
         """What is known of `board` now."""
-        return {source: self._said[board, source] for source in Source if (board, source) in self._said}
+        return {source: bool(self._said[board, source]) for source in Source if (board, source) in self._said}
 
     def take(self, seen: Observation, *, first: bool = False) -> list[Sign]:
         """What an observation changes."""
@@ -224,11 +228,14 @@ class PresenceBook:
             return []
         alive, words, details = found
         key = (board, source)
-        before = self._said.get(key)
-        self._said[key] = alive
-        if before is alive or (before is None and not alive):
+        before = self._said.get(key, 0)
+        # Frames of a board come through a bridge before it has an address: the address is told, too, but not its loss.
+        strength = 0 if not alive else 2 if details.get("address") else 1
+        self._said[key] = max(strength, before) if alive else 0
+        if strength <= before if alive else not before:
             return []
-        return [Sign(board, source, alive, words, {"what": source.value, **details}, first=first)]
+        moves = not self._marks[board].netboots and (source is not Source.NEIGHBOUR or strength != 1)
+        return [Sign(board, source, alive, words, {"what": source.value, **details}, first=first, moves=moves)]
 
     def _now(self, board: str, source: Source) -> tuple[bool, str, dict[str, object]] | None:
         """Whether the board is seen, in words and as an event's details; None where nobody can tell."""
@@ -275,6 +282,7 @@ class PresenceBook:
         return True, f"USB device {device.path} ({device.product or device.ids})", details
 
 
-def marks(macs: Iterable[str], link: str | None, usb: str | None) -> BoardMarks:
+def marks(macs: Iterable[str], link: str | None, usb: str | None, *, netboots: bool = False) -> BoardMarks:
     """From what the settings say of a board."""
-    return BoardMarks(frozenset(normal_mac(mac) for mac in macs), link, None if usb is None else UsbMark.parse(usb))
+    device = None if usb is None else UsbMark.parse(usb)
+    return BoardMarks(frozenset(normal_mac(mac) for mac in macs), link, device, netboots)

@@ -9,12 +9,13 @@ import pytest
 
 from agent.action_store import ActionStore
 from agent.actions import Actions, Progress
+from agent.commands import CommandDesk
 from agent.memory import MIGRATIONS
 from agent.power_desk import LeaseBook
 from agent.requests import RequestError
 from daemon.store import Store
 from wire.payloads import Lease, encode
-from wire.phases import ErrorKind, LeaseKind
+from wire.phases import ErrorKind, LeaseKind, Power, PowerAction
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,6 +33,7 @@ class Bench:
             commands=SimpleNamespace(leases=self.leases),
             submit=lambda effects: self.told.extend(event.details for event in effects.events),
             settings=SimpleNamespace(agent=SimpleNamespace(state_dir="state")),
+            modes=SimpleNamespace(recovering=set()),
         )
         self.actions = Actions(self.agent)
         self.store = ActionStore(store)
@@ -178,6 +180,7 @@ async def test_the_agents_stop_ends_actions(bench):
     first = asyncio.create_task(bench.ask())
     await bench.begun.wait()
     await bench.actions.stop()
+    assert first.done(), "its end is stored and said before the agent goes on with its stop"
     assert "being stopped" in (await first).error.message
     bench.agent.stopping = True
     assert (await bench.ask("t2")).error.kind is ErrorKind.BUSY
@@ -205,3 +208,56 @@ async def test_requests_that_are_none(bench):
     late = json.dumps({"transaction": "t", "expires": "2025-01-01T00:00:00Z", "data": {"board": "pi4"}}).encode()
     assert (await bench.actions.answer("flash", late, NOW)).error.kind is ErrorKind.EXPIRED
     assert bench.runs == 0
+
+
+async def test_a_board_that_is_being_put_back_is_cancelled_once_only(bench):
+    """Whatever comes while it is put back: another cancel-action, the caller's deadline, the agent's stop."""
+    may_be_back, at_it = asyncio.Event(), asyncio.Event()
+    ended = []
+
+    async def work(board, _data, _progress):
+        try:
+            await bench.may_end.wait()
+        finally:
+            at_it.set()
+            await may_be_back.wait()
+            ended.append(board)
+
+    bench.actions.add("mode", work, holds_power=True)
+    first = asyncio.create_task(bench.ask(verb="mode", timeout_s=0.05))
+    async with asyncio.timeout(30):
+        await at_it.wait()
+        assert (await bench.actions.cancel({"board": "pi4"}))["cancelled"] == "mode"
+        stopping = asyncio.create_task(bench.actions.stop())
+        await asyncio.sleep(0)  # its cancellations have been made
+        may_be_back.set()
+        response = await first
+        await stopping
+    assert ended == ["pi4"]
+    assert "did not end within timeout_s" in response.error.message, "the first reason counts"
+
+
+async def test_power_is_held_while_a_board_is_put_back_after_the_agents_last_end(bench):
+    bench.agent.modes.recovering.add("pi4")
+    assert "is being put back" in bench.actions.objection("pi4")
+    assert bench.actions.objection("bone") is None
+
+
+async def test_a_board_is_left_alone_that_would_take_the_power_of_one_in_a_flash_with_it(bench):
+    """`bone` hangs on an outlet of `pi`'s."""
+    bench.agent.actions = bench.actions
+    bench.agent.power = SimpleNamespace(
+        moved_with=lambda board, _action: ["pi4"] if board == "bone" else [], last=lambda _board: Power.ON
+    )
+    desk = CommandDesk(bench.agent, force_allowed=False)
+    first = asyncio.create_task(bench.ask())
+    await bench.begun.wait()
+    for board, words in (
+        ("pi4", "board pi4: flash is under way"),
+        ("bone", "its outlet with pi4, of which flash"),
+    ):
+        refused = await desk.asked(board, PowerAction.OFF)
+        assert refused.error.kind is ErrorKind.BUSY
+        assert words in refused.error.message
+    bench.may_end.set()
+    await first

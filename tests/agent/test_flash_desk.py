@@ -84,7 +84,7 @@ class Bench:
         self.person = False
         self.ready = True
         self.told = []
-        self.halfway = asyncio.Event()
+        self.halfway, self.booting = asyncio.Event(), asyncio.Event()
         self.images = folder / "images"
         self.images.mkdir(exist_ok=True)
 
@@ -115,6 +115,8 @@ class Bench:
         self.told.append((stage, percent, message))
         if (stage, percent) == ("write", 50.0):
             self.halfway.set()
+        if stage == "boot":
+            self.booting.set()
 
     def image(self, name="good.img", size=100_000):
         path = self.images / name
@@ -315,6 +317,26 @@ async def test_modes_are_told_and_a_board_in_one_is_in_maintenance(bench):
         await bench.modes.tell({"board": ["imx"]})
     await bench.mode("normal")
     assert not bench.maintenance
+
+
+async def test_each_boot_on_the_way_is_known_as_the_usual_one_or_not(bench, monkeypatch):
+    """The agent's own boot by dialogue asks: its keys would end the fastboot that a mode brings the board into."""
+    boots, switch = [], bench.hands.switch
+
+    async def looked(actuator, state):
+        if actuator == "power" and state != "off":
+            boots.append(bench.modes.is_normal("imx"))
+        await switch(actuator, state)
+
+    monkeypatch.setattr(bench.hands, "switch", looked)
+    assert bench.modes.is_normal("imx")
+    await bench.flash(image=str(bench.image()))
+    assert boots == [False, True], "into the mode, and back to work"
+    await bench.mode("flash")
+    assert not bench.modes.is_normal("imx")
+    second = Bench(bench.folder, bench.store)
+    await second.start()
+    assert not second.modes.is_normal("imx"), "also after the agent's next start"
 
 
 async def test_what_a_person_took_out_stays_out(bench):

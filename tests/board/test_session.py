@@ -19,7 +19,7 @@ class Me:
 
     boot_id, mac, macs, kernel, arch, serial, uuid = "boot", MAC, [MAC], "6.1", "aarch64", "", ""
     compatible = ("board",)
-    memory_mb, os = 512, "Test"
+    memory_mb, os, inventory = 512, "Test", {}
 
     def uptime_s(self):
         return 1.5

@@ -3,11 +3,14 @@
 import asyncio
 import base64
 import contextlib
+import itertools
 import os
 import pty
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.console import console_actions
 from agent.console.console_actions import Consoles
@@ -49,6 +52,15 @@ async def test_write_types_text_and_bytes_and_gives_the_place_back(bench):
     await bench.ask("write", **{"break": True})
 
 
+async def test_a_line_that_takes_nothing_more_is_told_and_the_place_is_free_again(bench, monkeypatch):
+    monkeypatch.setattr(console_actions, "STUCK_S", 0.2)
+    await bench.ask("write", text="x" * console_actions.MAX_WRITE_BYTES)  # into the queue
+    with pytest.raises(RequestError, match="its line takes nothing more") as stuck:
+        await bench.ask("write", text="x" * console_actions.MAX_WRITE_BYTES)
+    assert stuck.value.info.kind is ErrorKind.UNREACHABLE
+    assert bench.console.place.holder is None
+
+
 @pytest.mark.parametrize(
     ("verb", "data", "key"),
     [
@@ -61,6 +73,7 @@ async def test_write_types_text_and_bytes_and_gives_the_place_back(bench):
         ("expect", {"patterns": [""]}, "patterns"),
         ("expect", {"patterns": ["*"]}, "patterns"),
         ("expect", {"patterns": ["("], "regex": True}, "patterns"),
+        ("expect", {"patterns": ["x{99999999999}"], "regex": True}, "patterns"),
         ("expect", {"patterns": "x", "for_s": True}, "for_s"),
         ("run", {"command": " "}, "command"),
         ("run", {"command": "x", "for_s": 1e9}, "for_s"),
@@ -129,6 +142,32 @@ async def test_searches_bound_what_they_keep():
     regex = await RegexSearch.begun(["z"])
     await regex.close()
     await regex.close()
+
+
+@given(st.text("ab\r\n", max_size=60), st.lists(st.integers(0, 60)), st.sampled_from(["a", "ab", "a*b", "b*a*b"]))
+def test_a_match_is_the_same_in_whatever_pieces_it_comes(text, cuts, pattern):
+    async def found(pieces):
+        search = PlainSearch([pattern])
+        for piece in pieces:
+            search.feed(piece)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                return await search.found()
+        return None
+
+    said, places = text.encode(), sorted({0, *cuts, 60})
+    pieces = [said[begin:end] for begin, end in itertools.pairwise(places)]
+    assert asyncio.run(found(pieces)) == asyncio.run(found([said]))
+
+
+async def test_a_flood_of_small_pieces_is_searched_once():
+    """Searched as a whole at each piece, a full window would take the event loop's time for a second and more."""
+    search = PlainSearch(["login:*never"] * 20)
+    search.feed(b"a line of what a kernel says, and so on\r\n" * 2000)
+    began = time.process_time()
+    for _ in range(500):
+        search.feed(b"a few bytes more\r\n")
+    assert time.process_time() - began < 1.0
 
 
 class ShellOnPty:
