@@ -88,6 +88,10 @@ class PduListener:
         if self._table.anyone_may_switch:
             _log.warning("pdu_listener: anyone_may_switch: who reaches it may switch power, without a token")
 
+    def follow(self, controllers: Mapping[str, ControllerBase], feeds: Mapping[str, BoardFeed]) -> None:
+        """Other outlets and boards from now on; requests under way keep theirs."""
+        self._directory = Directory(controllers, feeds, self._table.aliases)
+
     async def _listen(self, server: HttpServer | TcpServer, key: str, text: str) -> Endpoint:
         try:
             bound = await server.start(Endpoint.parse(text))
