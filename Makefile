@@ -15,7 +15,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fuzz test coverage test-usb test-netboot test-roots lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot packages-roots
+.PHONY: help demo deb fuzz test coverage test-deb test-hour test-usb test-netboot test-roots lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot packages-roots packages-deb
 
 help:
 	@echo "make demo    a farm of virtual boards, from power to finished work"
@@ -24,6 +24,9 @@ help:
 	@echo "make test-usb  our agent switches USB hubs in a QEMU guest with a real kernel and udev"
 	@echo "make test-netboot  U-Boot, iPXE and UEFI boot Linux from our netboot server, over good and bad cables"
 	@echo "make test-roots  emulated boards run Debian from our roots over NFS, each as itself (needs root)"
+	@echo "make deb     a Debian package for this release in dist/, with all that boardhand stands on"
+	@echo "make test-deb  that package in a clean Debian root: installed, run, removed, purged (needs root)"
+	@echo "make test-hour  an hour of a farm in a minute, one QEMU board among light ones, against policy and simulator"
 	@echo "make fuzz    feed netboot's parsers and policies with chance, guided by coverage (FUZZ_S=60 seconds each)"
 	@echo "make lint    the linters alone"
 	@echo "make bench   every benchmark in bench/, one after the other"
@@ -37,7 +40,7 @@ demo: packages-demo $(VENV)/.installed
 
 # Most tests wait for timers of real programs, so four at once keep two cores busy.
 test: packages-test $(VENV)/.installed $(PEERS_READY) $(PUMP)
-	@$(RUN) -m pytest -n 4 --ignore=tests/usb_guest --ignore=tests/netboot_clients --ignore=tests/roots_guest $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n 4 --ignore=tests/usb_guest --ignore=tests/netboot_clients --ignore=tests/roots_guest --ignore=tests/packaging/test_deb.py --ignore=tests/hour $(PYTEST_ARGS)
 
 # Apart, because looking at each line makes our own code run three times as long.
 coverage:
@@ -53,10 +56,22 @@ test-netboot: packages-netboot $(VENV)/.installed
 	@$(RUN) -m virtual_lab.boot_client_files
 	@$(RUN) -m pytest -n 0 tests/netboot_clients $(PYTEST_ARGS)
 
+# Apart, and not on the build server, which has no two minutes to give.
+test-hour: packages-netboot $(VENV)/.installed $(PUMP)
+	@$(RUN) -m pytest -n 0 tests/hour $(PYTEST_ARGS)
+
 # Apart, because its boards share one shelf: these tests run one after the other, too.
 test-roots: packages-roots $(VENV)/.installed
 	@$(RUN) -m virtual_lab.debian_root
 	@$(RUN) -m pytest -n 0 tests/roots_guest $(PYTEST_ARGS)
+
+deb: packages-deb $(VENV)/.installed
+	@$(RUN) packaging/deb/build.py
+
+# Apart, because the package takes a minute to build.
+test-deb: deb
+	@$(RUN) -m tests.packaging.clean_root
+	@$(RUN) -m pytest -n 0 tests/packaging/test_deb.py $(PYTEST_ARGS)
 
 # Coverage-guided, each target for FUZZ_S seconds; what is found goes into tests/netboot/test_dhcp_fuzz.py.
 fuzz: $(FUZZ)/.installed
@@ -106,6 +121,9 @@ packages-netboot:
 
 packages-roots:
 	@./install-packages roots
+
+packages-deb:
+	@./install-packages deb
 
 # The packages come first: on Debian one of them holds what `python3 -m venv` needs.
 $(VENV)/.installed: pyproject.toml | packages-python

@@ -9,8 +9,10 @@ from cli.backup_command import BACKUP, RESTORE
 from cli.board_command import BOARD
 from cli.bootloader_command import BOOTLOADER
 from cli.command_line import Command, as_json, count, positive, target_of
+from cli.completion_command import COMPLETION
 from cli.console_command import CONSOLE
 from cli.discover_command import DISCOVER
+from cli.doctor_command import DOCTOR
 from cli.energy_options import price, since
 from cli.exits import usage
 from cli.flash_command import FLASH, MODE
@@ -338,7 +340,9 @@ COMMANDS: dict[str, Command] = {
         _check_options,
         _check,
     ),
+    "doctor": DOCTOR,
     "mqtt-acl": MQTT_ACL,
+    "completion": COMPLETION,
     "initramfs": Command(
         "build the image that boards boot: busybox, modules, our client",
         "Fetches what it needs from this machine's apt sources, without root, and keeps it in the cache\n"

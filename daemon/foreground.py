@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from daemon.logs import LEVELS, LogFormat, LogTable, set_up
+from daemon.service_notify import ServiceNotify, StopEvent
 from daemon.settings_file import FileSettings, SettingsError
 from daemon.store import StoreError
 
@@ -71,8 +73,21 @@ def _last_words(name: str, error: Exception, code: int, table: LogTable) -> int:
 
 
 async def _until_signalled(settings: S, serve: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
-    stop = asyncio.Event()
+    notify = ServiceNotify.from_environment(os.environ, os.getpid())
+    stop = StopEvent(notify.ready)
+
+    def stopped() -> None:
+        notify.stopping()
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await serve(settings, stop)
+        loop.add_signal_handler(number, stopped)
+    # Would end the process; a daemon that can reload puts its own handler in place of this one.
+    loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP: this daemon reads its settings at its start alone")
+    beating = asyncio.create_task(notify.beat(), name="watchdog")
+    try:
+        await serve(settings, stop)
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
