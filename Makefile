@@ -15,7 +15,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deb fuzz test coverage test-deb test-hour test-usb test-netboot test-roots lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot packages-roots packages-deb
+.PHONY: help demo deb fuzz test coverage test-deb test-hour test-learn test-usb test-netboot test-roots lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot packages-roots packages-deb
 
 help:
 	@echo "make demo    a farm of virtual boards, from power to finished work"
@@ -27,6 +27,7 @@ help:
 	@echo "make deb     a Debian package for this release in dist/, with all that boardhand stands on"
 	@echo "make test-deb  that package in a clean Debian root: installed, run, removed, purged (needs root)"
 	@echo "make test-hour  an hour of a farm in a minute, one QEMU board among light ones, against policy and simulator"
+	@echo "make test-learn  boardhand learn finds the cabling of a virtual farm, and puts back what a kill -9 left"
 	@echo "make fuzz    feed netboot's parsers and policies with chance, guided by coverage (FUZZ_S=60 seconds each)"
 	@echo "make lint    the linters alone"
 	@echo "make bench   every benchmark in bench/, one after the other"
@@ -40,7 +41,7 @@ demo: packages-demo $(VENV)/.installed
 
 # Most tests wait for timers of real programs, so four at once keep two cores busy.
 test: packages-test $(VENV)/.installed $(PEERS_READY) $(PUMP)
-	@$(RUN) -m pytest -n 4 --ignore=tests/usb_guest --ignore=tests/netboot_clients --ignore=tests/roots_guest --ignore=tests/packaging/test_deb.py --ignore=tests/hour $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n 4 --ignore=tests/usb_guest --ignore=tests/netboot_clients --ignore=tests/roots_guest --ignore=tests/packaging/test_deb.py --ignore=tests/hour --ignore=tests/learn_farm $(PYTEST_ARGS)
 
 # Apart, because looking at each line makes our own code run three times as long.
 coverage:
@@ -59,6 +60,9 @@ test-netboot: packages-netboot $(VENV)/.installed
 # Apart, and not on the build server, which has no two minutes to give.
 test-hour: packages-netboot $(VENV)/.installed $(PUMP)
 	@$(RUN) -m pytest -n 0 tests/hour $(PYTEST_ARGS)
+
+test-learn: packages-netboot $(VENV)/.installed $(PUMP)
+	@$(RUN) -m pytest -n 0 tests/learn_farm $(PYTEST_ARGS)
 
 # Apart, because its boards share one shelf: these tests run one after the other, too.
 test-roots: packages-roots $(VENV)/.installed

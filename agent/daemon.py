@@ -33,6 +33,7 @@ from agent.flash_bridge import start as start_flashing
 from agent.hooks import DueHooks, HookDesk, HookRun
 from agent.inbox import Inbox
 from agent.joining import JoiningDesk
+from agent.learn import bridge as learn_bridge
 from agent.memory import MIGRATIONS, Memory
 from agent.netboot_desk import NetbootDesk
 from agent.outbox import NewEvent, Outbox
@@ -89,6 +90,7 @@ class Agent:
         self.energy: EnergyRecorder | None = None
         self.names = BoardNames(self)
         self.presence = PresenceDesk(self)
+        self.cables = learn_bridge.CableWatch(self)
         self.joining = JoiningDesk(self)
         self.hooks = HookDesk(settings.hooks, self.name, self._hook_ran)
         self.netboot = NetbootDesk(settings, self._netboot_event, self._netboot_alerts, lambda: roots_desk(self))
@@ -145,6 +147,7 @@ class Agent:
         self.energy = metering.recorder(self, store)
         self.commands = CommandDesk(self, force_allowed=table.force_allowed)
         await self.joining.start()
+        self.learning, self.learn_ears = learn_bridge.desk(self, self.power.outlet_watts)
         self.inbox = Inbox(self)
         self._own(self.effects.run(), "effects")
         self._own(self.boots.run(), "boots")
@@ -198,6 +201,7 @@ class Agent:
         self._restored = True
         await self.apply(effects)
         await self.commands.answer_interrupted()
+        self.begin(self.learning.start(), "learn: putting back")
         await self.actions.start(ActionStore(self.memory.store))
         await start_flashing(self)
 
@@ -238,6 +242,8 @@ class Agent:
     async def _stop(self) -> None:
         """Let power commands that are under way come to their end, say offline, let go of everything."""
         self.stopping = True
+        if hasattr(self, "learning"):
+            await self.learning.stop()
         await self.actions.stop()
         await self.bootloaders.stop()
         await self.flashes.stop()
@@ -315,6 +321,7 @@ class Agent:
         self.boots.power(board, power)
         self.consoles.power(board, power)
         bootloader_bridge.power_read(self, board, power)
+        self.cables.power(board, power)
         self.submit_if_any(self.shelf.power_read(board, power, moment()))
 
     def _power_unreadable(self, board: str, error: ErrorInfo | None) -> None:
@@ -335,8 +342,10 @@ class Agent:
 
     def _netboot_event(self, event: NetbootEvent) -> None:
         self.boots.event(event)
+        self.learn_ears.netboot(event)
         heard = netboot_bridge.heard(event)
         if heard is not None and heard.board in self.shelf:
+            self.cables.heard(heard.board, "DHCP" if heard.details.get("what") == "dhcp" else "a fetched file")
             self.submit_if_any(self.shelf.heard(heard.board, heard.event, heard.details, moment()))
 
     def learn(self, board: str, request: Registration) -> None:

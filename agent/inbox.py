@@ -56,6 +56,7 @@ class Inbox:
             "cancel-action": agent.actions.cancel,
             "console": agent.consoles.answer,
             "energy": not_metering if agent.energy is None else agent.energy.answer,
+            "learn": agent.learning.answer,
             "maintenance": self._maintenance,
             "modes": agent.modes.tell,
             "netboot": self._netboot,
@@ -139,6 +140,8 @@ class Inbox:
             log.warning("register: %s", error)
             return
         verdict = registration.judge(request, agent.name, self._known, self._prove)
+        if verdict.board is None and verdict.answer is not None:
+            agent.learn_ears.registered(request)
         reply = verdict.answer
         if reply is None:
             return
@@ -161,6 +164,7 @@ class Inbox:
         """Stored first: a board that was told yes stays registered when the agent is killed right after."""
         agent = self._agent
         agent.boots.registered(board, request.boot_id)
+        agent.cables.heard(board, "a registration")
         await agent.apply(agent.shelf.registered(board, request.boot_id, details))
         await agent.netboot.registered(board)
         facts = {"boot_id": request.boot_id, "mac": request.mac}

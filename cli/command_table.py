@@ -19,6 +19,7 @@ from cli.flash_command import FLASH, MODE
 from cli.image_command import IMAGE
 from cli.job_commands import JOB, SUBMIT
 from cli.join_command import JOIN
+from cli.learn_command import LEARN
 from cli.lease_commands import LEASES
 from cli.mqtt_acl_command import MQTT_ACL
 from cli.netboot_command import NETBOOT
@@ -332,6 +333,7 @@ COMMANDS: dict[str, Command] = {
         "put an idle board to sleep now", "JSON: the broker's word.", _board_name, _simple("sleep", "board")
     ),
     "wake": Command("wake a sleeping board", "JSON: the broker's word.", _board_name, _simple("wake", "board")),
+    "learn": LEARN,
     **LEASES,
     "check": Command(
         "check a settings file without starting anything",

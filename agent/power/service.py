@@ -303,10 +303,13 @@ class PowerService:
         """A fresh read-back of one outlet, whether or not it feeds a board.
 
         Raises:
-            KeyError: no such controller.
-            PowerError: the device did not answer, or has no such outlet.
+            KeyError, PowerError: no such controller; the device did not answer, or has no such outlet.
         """
         return await self._queues[ref.controller].get(ref.outlet)
+
+    async def outlet_watts(self, ref: OutletRef) -> float | None:
+        """As `read_outlet`, in watts; None where the outlet is not measured."""
+        return await self._queues[ref.controller].read(ref.outlet)
 
     def last(self, board: str) -> Power:
         """The last read-back; unknown for a board that is not there."""

@@ -31,6 +31,8 @@ class ControllerBase(PowerSettings):
     """The fuse that it hangs on, `[circuits.NAME]`."""
     shared_outlets: list[NonEmpty] = []
     """Outlets that feed several boards, and are meant to: any other may feed one board only."""
+    keep_outlets: list[NonEmpty] = []
+    """Outlets that `boardhand learn` never touches: what hangs on them is no board, as a network switch."""
 
 
 class CircuitSettings(PowerSettings):
