@@ -15,13 +15,14 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deb fuzz test coverage test-deb test-hour test-learn test-usb test-netboot test-roots lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot packages-roots packages-deb
+.PHONY: help demo deb fuzz test coverage test-deb test-hour test-learn test-udev test-usb test-netboot test-roots lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot packages-roots packages-deb
 
 help:
 	@echo "make demo    a farm of virtual boards, from power to finished work"
 	@echo "make test    all tests but those of the targets test-..., linters included"
 	@echo "make coverage  the same, and which lines they ran: takes twice as long"
 	@echo "make test-usb  our agent switches USB hubs in a QEMU guest with a real kernel and udev"
+	@echo "make test-udev  our rules under a real systemd-udevd in that guest: four adapters, two with one serial number"
 	@echo "make test-netboot  U-Boot, iPXE and UEFI boot Linux from our netboot server, over good and bad cables"
 	@echo "make test-roots  emulated boards run Debian from our roots over NFS, each as itself (needs root)"
 	@echo "make deb     a Debian package for this release in dist/, with all that boardhand stands on"
@@ -41,7 +42,7 @@ demo: packages-demo $(VENV)/.installed
 
 # Most tests wait for timers of real programs, so four at once keep two cores busy.
 test: packages-test $(VENV)/.installed $(PEERS_READY) $(PUMP)
-	@$(RUN) -m pytest -n 4 --ignore=tests/usb_guest --ignore=tests/netboot_clients --ignore=tests/roots_guest --ignore=tests/packaging/test_deb.py --ignore=tests/hour --ignore=tests/learn_farm $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n 4 --dist worksteal --ignore=tests/usb_guest --ignore=tests/netboot_clients --ignore=tests/roots_guest --ignore=tests/packaging/test_deb.py --ignore=tests/hour --ignore=tests/learn_farm $(PYTEST_ARGS)
 
 # Apart, because looking at each line makes our own code run three times as long.
 coverage:
@@ -50,7 +51,12 @@ coverage:
 # Apart, because one guest serves all of these tests: they run one after the other.
 test-usb: packages-usb $(VENV)/.installed
 	@$(RUN) -m virtual_lab.usb_guest_image
-	@$(RUN) -m pytest -n 0 tests/usb_guest $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n 0 tests/usb_guest --ignore=tests/usb_guest/test_udev_rules.py $(PYTEST_ARGS)
+
+# Apart, and not on the build server, which has no two minutes to give.
+test-udev: packages-usb $(VENV)/.installed
+	@$(RUN) -m virtual_lab.usb_guest_image
+	@$(RUN) -m pytest -n 0 tests/usb_guest/test_udev_rules.py $(PYTEST_ARGS)
 
 # Apart, because each machine is emulated: two at once would only be slower.
 test-netboot: packages-netboot $(VENV)/.installed
