@@ -3,7 +3,6 @@ of a cable, where curl and libnfs are the boards."""
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -77,8 +76,10 @@ class AgentLab:
 
     def start_mqtt(self):
         self.start("mosquitto", "mosquitto", "-c", self.folder / "mosquitto.conf")
-        listen = ["mosquitto_sub", "-v", "-t", "boardhand/#"]
-        self.start("heard", "sh", "-c", f"until {shlex.join(listen)}; do sleep 0.1; done")
+        here = self._in(self.here, "mosquitto_pub", "-t", "up", "-m", "")
+        self.until(lambda: subprocess.run(here, capture_output=True, timeout=20, check=False).returncode == 0)
+        # Itself, not from a shell: that would die alone when it is killed.
+        self.start("heard", "mosquitto_sub", "-v", "-t", "boardhand/#")
 
     def start_agent(self):
         """It is up when it says that it is online."""
@@ -126,7 +127,10 @@ class AgentLab:
     def until(self, seen, timeout_s=20.0):
         deadline = time.monotonic() + timeout_s
         while not (found := seen()):
-            assert time.monotonic() < deadline, (self.folder / "agent.log").read_text()[-4000:]
+            log = self.folder / "agent.log"
+            assert time.monotonic() < deadline, (
+                log.read_text()[-4000:] if log.exists() else "the agent is not there yet"
+            )
             time.sleep(0.05)
         return found
 
