@@ -208,7 +208,7 @@ def test_the_boards_room_needs_nothing_but_python():
 
 # --- set-up scripts ---------------------------------------------------------------------------------------------
 
-SCRIPTS = {"install-packages": "sh", ".ci/run": "bash"}
+SCRIPTS = {"install-packages": "sh", ".ci/run": "bash", ".ci/target": "bash"}
 
 
 @pytest.mark.parametrize(("script", "shell"), SCRIPTS.items())

@@ -214,12 +214,13 @@ def uboot(folder, pump):
 
 
 def switch_on(path):
-    until = time.monotonic() + 10
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.02)
+    until = time.monotonic() + 30
     with socket.socket(socket.AF_UNIX) as qmp:
-        qmp.settimeout(10)
-        qmp.connect(str(path))
+        qmp.settimeout(30)
+        while qmp.connect_ex(str(path)):  # not there yet, or bound and not yet listening
+            if time.monotonic() > until:
+                raise SystemExit(f"QEMU does not listen on {path}")
+            time.sleep(0.02)
         stream = qmp.makefile("rw")
         stream.readline()
         for command in ("qmp_capabilities", "cont"):

@@ -31,3 +31,22 @@ def until():
                 await asyncio.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+def listening(until):
+    """Wait until somebody listens on a UNIX socket.
+
+    A path alone says only that `bind` was called: QEMU calls `listen` later, and refuses in between. /proc/net/unix
+    tells without connecting, so that the one client whom QMP serves is still the test's.
+    """
+
+    def listens(path):
+        # proc(5): Num RefCount Protocol Flags Type St Inode Path; 00010000 is SO_ACCEPTCON.
+        lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+        return any(parts[3] == "00010000" and parts[-1] == str(path) for parts in lines)
+
+    async def wait(path, timeout_s=30):
+        await until(lambda: listens(path), timeout_s)
+
+    return wait

@@ -272,7 +272,7 @@ async def test_command(tmp_path):
     )
 
 
-async def test_qmp(tmp_path, until):
+async def test_qmp(tmp_path, listening):
     path = tmp_path / "qmp"
     process = await asyncio.create_subprocess_exec(
         "qemu-system-aarch64", "-M", "none", "-S", "-no-shutdown", "-nographic", "-monitor", "none",
@@ -280,7 +280,7 @@ async def test_qmp(tmp_path, until):
         stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        await until(path.exists)
+        await listening(path)
         bench = QemuBench((process, path), driver="qmp", socket=path, timeout_s=0.5)
         for check in conformance.CHECKS:
             await conformance.run_check(check, bench)

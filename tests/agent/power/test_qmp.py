@@ -16,7 +16,7 @@ U_BOOT = Path("/usr/lib/u-boot/qemu_arm64/u-boot.bin")
 
 
 @pytest.fixture
-async def qemu(tmp_path, until):
+async def qemu(tmp_path, listening):
     """A machine that waits at reset; yields (QMP socket, function that reads its console up to a text)."""
     path = tmp_path / "qmp"
     process = await asyncio.create_subprocess_exec(
@@ -25,7 +25,7 @@ async def qemu(tmp_path, until):
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        await until(path.exists)
+        await listening(path)
 
         async def console(text):
             async with asyncio.timeout(60):
