@@ -8,7 +8,8 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from agent.action_store import ActionStore
 from agent.outbox import NewEvent
 from agent.requests import Answer, RequestError, text
 from agent.unit import Effects
+from agent.unstored_ends import UnstoredEnds
 from wire.payloads import ErrorInfo, PayloadError, Request, Response, decode, encode
 from wire.phases import ErrorKind, EventType
 
@@ -31,6 +33,8 @@ PROGRESS_EVERY_S = 1.0
 WHOLE_PERCENT = 100.0
 MAX_TIMEOUT_S = 24 * 3600.0
 """The longest `timeout_s` a request may ask for; the slowest flash known takes an hour."""
+LETS_RETRY = frozenset({"console-expect"})
+"""Actions during which a board that does not come up is cycled as ever."""
 STOP_GRACE_S = 10.0
 """For actions to put their boards back when the agent stops; the agent's own grace for power comes after."""
 END_TOLD_S = 2.0
@@ -41,28 +45,55 @@ REASON_CHARACTERS = 1000
 
 @dataclass(slots=True)
 class Progress:
-    """How far an action is; call it as often as you like.
+    """How far an action is; call it in the event loop, as often as you like.
 
-    A stage's first call and one at 100 per cent are told always, others once in `PROGRESS_EVERY_S`.
+    A stage's first call and one at 100 per cent are told at once, others once in `PROGRESS_EVERY_S`. What comes between
+    is held back, and its last told when that time is over, or before the next stage and the end.
     """
 
     tell: Callable[[dict[str, object]], None]
     _stage: str = ""
+    _told: dict[str, object] | None = None
     _told_s: float = -PROGRESS_EVERY_S
+    _held: dict[str, object] | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _ended: bool = False
 
     def __call__(self, stage: str, percent: float | None = None, message: str = "") -> None:
-        now_s = time.monotonic()
-        if (
-            stage == self._stage and now_s - self._told_s < PROGRESS_EVERY_S and (percent is None or percent < 100)
-        ):  # per cent
+        if self._ended:
             return
-        self._stage, self._told_s = stage, now_s
         details: dict[str, object] = {"stage": stage}
         if percent is not None:
             details["percent"] = round(min(WHOLE_PERCENT, max(0.0, percent)), 1)
         if message:
             details["message"] = message[:REASON_CHARACTERS]
-        self.tell(details)
+        due_s = self._told_s + PROGRESS_EVERY_S - time.monotonic()
+        if stage != self._stage:
+            self._flush()
+        elif due_s > 0 and (details == self._told or percent is None or percent < WHOLE_PERCENT):
+            self._hold(None if details == self._told else details, due_s)
+            return
+        self._stage, self._held = stage, details
+        self._flush()
+
+    def end(self) -> None:
+        """Tell what was held back; what a thread of the action's still says is not told after its end."""
+        self._flush()
+        self._ended = True
+
+    def _hold(self, details: dict[str, object] | None, due_s: float) -> None:
+        self._held = details
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(due_s, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        details, self._held = self._held, None
+        if details is not None:
+            self._told, self._told_s = details, time.monotonic()
+            self.tell(details)
 
 
 ActionWork = Callable[[str, dict[str, object], Progress], Awaitable[Answer]]
@@ -107,6 +138,8 @@ class Actions:
         self._kinds: dict[str, Kind] = {}
         self._running: dict[str, Running] = {}
         self._store: ActionStore | None = None
+        self._unstored = UnstoredEnds(agent)
+        self._closed: set[str] = set()
 
     def add(self, verb: str, work: ActionWork, *, holds_power: bool = False) -> None:
         """Take `agent/<agent>/request/<verb>` for `work`."""
@@ -128,11 +161,12 @@ class Actions:
             sqlite3.Error: the state file cannot be used.
         """
         self._store = store
+        self._unstored.start(store)
         found = []
         for action in await store.interrupted():
             message = f"board {action.board}: the agent was stopped while {action.verb} was under way"
             response = _failed(action.transaction, ErrorInfo(kind=ErrorKind.INTERRUPTED, message=message))
-            await store.end(action.transaction, encode(response))
+            await self._unstored.end(action.transaction, encode(response))
             if action.board in self._agent.shelf:
                 self._tell(action.board, action.verb, action.transaction, {"stage": "failed", "reason": message})
                 found.append((action.board, action.verb))
@@ -149,6 +183,23 @@ class Actions:
         if running is None and board in self._agent.modes.recovering:
             return "it is being put back after what the agent's last end cut short"
         return f"{running.verb} is under way" if running is not None and running.holds_power else None
+
+    def retry_objection(self, board: str) -> str | None:
+        """Why a board that is late must not be cycled for it now: also what does not hold its power, as a boot loader's
+        dialogue, would have to begin anew. Who waits for words on the console is waiting for that boot."""
+        running = self._running.get(board)
+        if running is None or running.verb in LETS_RETRY:
+            return self.objection(board)
+        return f"{running.verb} is under way"
+
+    @contextmanager
+    def closed(self, boards: Collection[str]) -> Iterator[None]:
+        """Begin nothing on these boards meanwhile: their settings are being changed."""
+        self._closed.update(boards)
+        try:
+            yield
+        finally:
+            self._closed.difference_update(boards)
 
     async def answer(self, verb: str, payload: bytes, now: datetime) -> Response | None:
         """The response to one request, when it has ended. None: the same request is under way, and will be answered."""
@@ -189,6 +240,7 @@ class Actions:
         ends = [action.answering for action in running if action.answering is not None and action.task.done()]
         if ends:
             await asyncio.wait(ends, timeout=END_TOLD_S)
+        await self._unstored.stop()
 
     # --- one request -----------------------------------------------------------------------------------------
 
@@ -215,14 +267,16 @@ class Actions:
             return None
         try:
             new, before = await store.begin(transaction, board, verb)
-            if not new:
-                return None if before is None else decode(Response, before)
-            response = await self._run(verb, request, timeout_s)
-            await store.end(transaction, encode(response))
         except sqlite3.Error as error:
             state_dir = self._agent.settings.agent.state_dir
             message = f"{verb}: {state_dir} cannot be written ({error}), so once-only cannot be promised; mend the disk"
             raise RequestError(ErrorKind.INTERNAL, message[:4096]) from error
+        if not new:
+            before = self._unstored.get(transaction) if before is None else before
+            return None if before is None else decode(Response, before)
+        response = await self._run(verb, request, timeout_s)
+        # It is done, whether that can be stored or not.
+        await self._unstored.end(transaction, encode(response))
         return response
 
     async def _run(self, verb: str, request: Request, timeout_s: float | None) -> Response:
@@ -235,12 +289,15 @@ class Actions:
         if under_way is not None:
             message = f"board {board}: {under_way.verb} is under way; wait for it, or cancel it by cancel-action"
             return _failed(transaction, ErrorInfo(kind=ErrorKind.BUSY, message=message))
+        if board in self._closed:
+            message = f"board {board}: its settings are being changed; try again"
+            return _failed(transaction, ErrorInfo(kind=ErrorKind.BUSY, message=message))
 
         def tell(details: dict[str, object]) -> None:
             self._tell(board, verb, transaction, details)
 
         progress = Progress(tell)
-        task = asyncio.ensure_future(kind.work(board, request.data, progress))
+        task = asyncio.ensure_future(self._work(kind, board, request.data, progress))
         running = Running(transaction, board, verb, kind.holds_power, task, asyncio.current_task())
         self._running[board] = running
         tell({"stage": "begun"})
@@ -254,12 +311,19 @@ class Actions:
             task.cancel()
             if self._running.get(board) is running:
                 del self._running[board]
+            progress.end()
         response = _response(running)
         end: dict[str, object] = {"stage": "done"}
         if response.error is not None:
             end = {"stage": "failed", "reason": response.error.message[:REASON_CHARACTERS]}
         tell(end)
         return response
+
+    async def _work(self, kind: Kind, board: str, data: dict[str, object], progress: Progress) -> Answer:
+        if kind.holds_power:
+            # A cycle that began before us would cut the power in our middle.
+            await self._agent.commands.at_rest(board)
+        return await kind.work(board, data, progress)
 
     def _tell(self, board: str, verb: str, transaction: str, details: dict[str, object]) -> None:
         facts: dict[str, object] = {"action": verb, "transaction": transaction, **details}

@@ -5,10 +5,11 @@ stored result. A command that was under way when the agent was killed is answere
 """
 
 import asyncio
+import functools
 import logging
 import sqlite3
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from agent import bootloader_bridge, power_desk
 from agent.hook_settings import HookPoint
 from agent.outbox import NewEvent
 from agent.power_desk import LeaseBook, Refused
+from agent.shelf import BOOT_ALERT
 from agent.unit import Effects
 from wire.payloads import ErrorInfo, PowerCommand, PowerResult, encode
 from wire.phases import ErrorKind, EventType, Power, PowerAction, Purpose
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from agent.daemon import Agent
 
 log = logging.getLogger(__name__)
+
+Objection = Callable[[], ErrorInfo | None]
+"""Why a board must not be switched now; None where it may."""
 
 MAX_WAITING_PER_BOARD = 8
 """A person toggles; a program that sends more than this before the first is done is in a loop."""
@@ -71,7 +76,17 @@ class CommandDesk:
         if error is not None:
             power = self._agent.power.last(board)
             return PowerResult(ok=False, power=power, action=action, error=error, took_ms=0)
-        return await self.switch(board, action, Purpose.OPERATOR, min_off_s=min_off_s)
+        busy = functools.partial(self._busy, board, action)
+        return await self.switch(board, action, Purpose.OPERATOR, min_off_s=min_off_s, unless=busy)
+
+    async def at_rest(self, board: str) -> None:
+        """Wait for the commands under way that move the board's power, for an action that is to hold it. What waits
+        behind them is refused when its turn comes."""
+        moves = self._agent.power.moved_with
+        for other, lock in list(self._locks.items()):
+            if lock.locked() and (other == board or board in moves(other, PowerAction.CYCLE)):
+                async with lock:
+                    pass
 
     def _objection(self, board: str, command: PowerCommand) -> ErrorInfo | None:
         """Why a command that is in order cannot be taken now."""
@@ -81,22 +96,28 @@ class CommandDesk:
         if self._agent.stopping:
             message = f"board {board}: the agent is being stopped; try again later"
             return ErrorInfo(kind=ErrorKind.BUSY, message=message)
-        action = None if command.force and self._force_allowed else self._action_against(board, command.power)
-        if action is not None:
-            return ErrorInfo(kind=ErrorKind.BUSY, message=f"board {board}: {action}; wait for it, or cancel it")
+        busy = None if command.force and self._force_allowed else self._busy(board, command.power)
+        if busy is not None:
+            return busy
         if self._waiting.get(board, 0) >= MAX_WAITING_PER_BOARD:
             message = f"board {board}: {MAX_WAITING_PER_BOARD} commands wait already; try later"
             return ErrorInfo(kind=ErrorKind.BUSY, message=message)
         return None
 
-    def _action_against(self, board: str, power: PowerAction) -> str | None:
+    def _busy(self, board: str, power: PowerAction) -> ErrorInfo | None:
         """Which action wants the power left alone: the board's own, or of one that would lose its power with it."""
-        actions = self._agent.actions
-        found = actions.objection(board)
+        found = self._first(board, power, self._agent.actions.objection)
+        if found is None:
+            return None
+        return ErrorInfo(kind=ErrorKind.BUSY, message=f"board {board}: {found}; wait for it, or cancel it")
+
+    def _first(self, board: str, power: PowerAction, objection: Callable[[str], str | None]) -> str | None:
+        """The first objection of the board and those that would lose their power with it."""
+        found = objection(board)
         if found is not None or power is PowerAction.ON:
             return found
         for other in self._agent.power.moved_with(board, power):
-            found = actions.objection(other)
+            found = objection(other)
             if found is not None:
                 return f"shares its outlet with {other}, of which {found}"
         return None
@@ -137,7 +158,8 @@ class CommandDesk:
         if command.force:
             self._tell_forced(board, command)
         force = command.force and self._force_allowed
-        result = await self.switch(board, command.power, command.purpose, command.id, force=force)
+        busy = None if force else functools.partial(self._busy, board, command.power)
+        result = await self.switch(board, command.power, command.purpose, command.id, force=force, unless=busy)
         payload = encode(result)
         if command.id is not None:
             try:
@@ -165,24 +187,20 @@ class CommandDesk:
         *,
         min_off_s: float | None = None,
         force: bool = False,
+        unless: Objection | None = None,
     ) -> PowerResult:
-        """Switch a board; the shelf knows before and after. Never raises for hardware."""
+        """Switch a board; the shelf knows before and after. Never raises for hardware. `unless` is asked when its turn
+        has come: much may have happened since the command."""
         agent = self._agent
         lock = self._locks.setdefault(board, asyncio.Lock())
         self._waiting[board] = self._waiting.get(board, 0) + 1
         try:
             async with lock:
-                moved = agent.power.moved_with(board, action)
-                veto = await self._veto(board, moved, action, purpose)
-                if veto is not None:
-                    error = ErrorInfo(kind=ErrorKind.REFUSED, message=f"board {board}: not switched; {veto}"[:4096])
-                    power = agent.power.last(board)
+                error = await self._refusal(board, action, purpose, unless or (lambda: None))
+                if error is not None:
+                    power = agent.power.last(board) if board in agent.shelf else Power.UNKNOWN
                     return PowerResult(id=command_id, ok=False, power=power, action=action, error=error, took_ms=0)
-                moved = [name for name in moved if name in agent.shelf]
-                if board not in agent.shelf:
-                    error = ErrorInfo(kind=ErrorKind.UNKNOWN_BOARD, message=f"board {board}: was taken out meanwhile")
-                    unknown = Power.UNKNOWN
-                    return PowerResult(id=command_id, ok=False, power=unknown, action=action, error=error, took_ms=0)
+                moved = [name for name in agent.power.moved_with(board, action) if name in agent.shelf]
                 for name in (board, *moved):
                     agent.submit(agent.shelf.command_begun(name, action, purpose))
                 bootloader_bridge.power_begins(agent, board, action)
@@ -212,6 +230,18 @@ class CommandDesk:
             took_ms=round(outcome.took_ms, 3),
         )
 
+    async def _refusal(self, board: str, action: PowerAction, purpose: Purpose, unless: Objection) -> ErrorInfo | None:
+        """Why a board whose turn has come is not switched."""
+        objection = unless()
+        if objection is not None:
+            return objection
+        veto = await self._veto(board, self._agent.power.moved_with(board, action), action, purpose)
+        if veto is not None:
+            return ErrorInfo(kind=ErrorKind.REFUSED, message=f"board {board}: not switched; {veto}"[:4096])
+        if board not in self._agent.shelf:
+            return ErrorInfo(kind=ErrorKind.UNKNOWN_BOARD, message=f"board {board}: was taken out meanwhile")
+        return unless()  # hooks take their time
+
     async def _veto(self, board: str, moved: Iterable[str], action: PowerAction, purpose: Purpose) -> str | None:
         """Why a hook of the admin's does not want this board, or one that moves with it, to get power now."""
         if action is PowerAction.OFF:
@@ -224,14 +254,38 @@ class CommandDesk:
         return None
 
     async def enforce(self, board: str, action: PowerAction, purpose: Purpose) -> None:
-        """Somebody else changed the board's power, and its settings want it back."""
+        """Somebody else changed the board's power, and its settings want it back; after an action that holds it."""
+        agent = self._agent
         log.warning("board %s: its power was changed by somebody else; switching it %s", board, action.value)
-        await self.switch(board, action, purpose)
+        result = await self.switch(board, action, purpose, unless=functools.partial(self._busy, board, action))
+        if result.error is not None and result.error.kind is ErrorKind.BUSY and board in agent.shelf:
+            agent.shelf.unit(board).watch.try_again(agent.moment().monotonic)
+            agent.submit(Effects())  # the deadlines are looked at anew
 
     async def cycle_for_boot(self, board: str) -> None:
-        """The board did not come up: cycle it once, unless somebody has switched it off meanwhile."""
-        if board in self._agent.shelf and self._agent.shelf.unit(board).life.phase.coming_up:
-            await self.switch(board, PowerAction.CYCLE, Purpose.OPERATOR)
+        """The board did not come up: cycle it once, unless somebody has switched it meanwhile. Where an action is under
+        way it is left alone: the retry is not spent, and comes when the board is late once more."""
+        agent = self._agent
+        if board not in agent.shelf or not agent.shelf.unit(board).life.phase.coming_up:
+            return
+        unless = functools.partial(self._no_retry, board, agent.shelf.unit(board).life.boot_deadline)
+        result = await self.switch(board, PowerAction.CYCLE, Purpose.OPERATOR, unless=unless)
+        if result.error is None or result.error.kind is not ErrorKind.BUSY or board not in agent.shelf:
+            return
+        life = agent.shelf.unit(board).life
+        life.retries_left, life.retrying = min(life.retries_left + 1, life.boot_retries), False
+        details: dict[str, object] = {"name": BOOT_ALERT, "what": f"not cycled now: {result.error.message}"}
+        agent.submit(Effects(events=[NewEvent(board, EventType.ALERT, details)]))
+
+    def _no_retry(self, board: str, deadline: float | None) -> ErrorInfo | None:
+        """Why a board that was late is not cycled when its turn has come; `deadline` is that of the retry."""
+        if board not in self._agent.shelf:
+            return ErrorInfo(kind=ErrorKind.UNKNOWN_BOARD, message=f"board {board}: was taken out meanwhile")
+        life = self._agent.shelf.unit(board).life
+        found = self._first(board, PowerAction.CYCLE, self._agent.actions.retry_objection)
+        if found is None and (not life.phase.coming_up or life.boot_deadline != deadline):
+            found = "was switched, or came up, meanwhile"
+        return None if found is None else ErrorInfo(kind=ErrorKind.BUSY, message=f"board {board}: {found}")
 
     async def answer_interrupted(self) -> None:
         """Answer the commands that a killed agent left without a result."""

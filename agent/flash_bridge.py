@@ -26,6 +26,7 @@ def desks(agent: "Agent") -> tuple[ModeDesk, FlashDesk]:
         maintain=functools.partial(_maintain, agent),
         alert=functools.partial(_alert, agent),
         ready=functools.partial(_ready, agent),
+        boot=lambda board: agent.shelf.unit(board).boot_id,
         compatible=lambda board: frozenset(agent.infos[board].compatible),
     )
     modes = ModeDesk(settings.boards, calls)
@@ -71,4 +72,4 @@ def _ready(agent: "Agent", board: str) -> bool | None:
     phase = agent.shelf.unit(board).life.phase
     if phase is Phase.FAULT:
         return None
-    return phase in {Phase.READY, Phase.BUSY}
+    return phase in {Phase.READY, Phase.BUSY, Phase.MAINTENANCE}

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -226,7 +227,8 @@ class FlashDesk:
             await self._undone(board, passage, None, progress, str(error))
             message = f"board {board}: {error.filename or self._scratch}: {error.strerror}; mend the disk"
             raise RequestError(ErrorKind.INTERNAL, message) from error
-        await self._whole(board, table, under_way, progress)
+        # The board may be up all the time: the boot that it is in now shows nothing of the new image.
+        await self._whole(board, table, under_way, self._modes.calls.boot(board), progress)
         return written
 
     async def _undone(
@@ -234,7 +236,10 @@ class FlashDesk:
     ) -> None:
         """Put the board back after a flash that was not good. Its damage is stored first, for this may be cut short."""
         if hurt is not None:
-            await self._modes.hurt(board, hurt)
+            try:
+                await self._modes.hurt(board, hurt)
+            except RequestError as error:
+                log.warning("%s", error)  # the alert stands; a full disk is no reason to leave the board as it is
         if passage is not None:
             passage.turn_back(why)
             await self._modes.finish_back(board, passage, progress)
@@ -249,15 +254,21 @@ class FlashDesk:
         mode = self._modes.records.of(board).mode
         return f"; the board is in mode {mode}" if mode is not None else "; nobody knows in which mode the board is"
 
-    async def _whole(self, board: str, table: FlashTable, under_way: str, progress: Progress) -> None:
-        """The image is in the device: back to work."""
+    async def _whole(
+        self, board: str, table: FlashTable, under_way: str, old_boot: str | None, progress: Progress
+    ) -> None:
+        """The image is in the device: back to work. `old_boot` was registered when that was so."""
         modes = self._modes
         record = modes.records.of(board)
         if record.damaged is not None:
             modes.calls.alert(board, None)
         # From here on an end of the agent leaves a whole image behind.
         record = replace(record, damaged=None, damaged_at=None, method=None)
-        await modes.store(board, modes.given_back(board, record) if table.mode is None else record)
+        try:
+            await modes.store(board, modes.given_back(board, record) if table.mode is None else record)
+        except RequestError as error:
+            where = "" if table.mode is None else f", and the board is left in mode {table.mode}"
+            raise RequestError(error.info.kind, f"{error}; the image was written and is whole{where}") from error
         if table.mode is not None:
             passage = await modes.enter(board, table.then, table.safe_mode, under_way, progress)
             if passage.stage is not Stage.ARRIVED:
@@ -266,7 +277,7 @@ class FlashDesk:
                 raise RequestError(ErrorKind.NOT_VERIFIED, message[:4096])
         if table.boots:
             try:
-                await self._boots(board, progress)
+                await self._boots(board, old_boot, progress)
             except asyncio.CancelledError:
                 # The image is whole: the next start has nothing to put back, and nothing is damaged.
                 if table.mode is not None:
@@ -277,22 +288,34 @@ class FlashDesk:
             await modes.power_as_before(board)
         await modes.store(board, replace(modes.records.of(board), under_way=None))
 
-    async def _boots(self, board: str, progress: Progress) -> None:
-        """Wait until the board registers.
+    async def _boots(self, board: str, old_boot: str | None, progress: Progress) -> None:
+        """Wait until the board registers a boot that is not `old_boot`.
 
         Raises:
             RequestError: it does not, or comes into a fault.
         """
-        timeout_s, waited_s = self._boot_timeout_s(board), 0.0
-        while (ready := self._modes.calls.ready(board)) is False and waited_s < timeout_s:
-            progress("boot", 100.0 * waited_s / timeout_s)
-            await asyncio.sleep(LOOK_EVERY_S)
-            waited_s += LOOK_EVERY_S
-        if not ready:
-            why = "came into a fault" if ready is None else f"did not register within {timeout_s:g} s"
+        calls, timeout_s = self._modes.calls, self._boot_timeout_s(board)
+        ends_s = time.monotonic() + timeout_s
+        seen = old_boot
+        while True:
+            ready, boot, left_s = calls.ready(board), calls.boot(board), ends_s - time.monotonic()
+            if boot is None:
+                old_boot = None  # its power was off: whatever registers now has booted since
+            is_up = ready is True and boot not in {None, old_boot}
+            if is_up or ready is None or left_s <= 0:
+                break
+            progress("boot", 100.0 - 100.0 * left_s / timeout_s)
+            await asyncio.sleep(min(LOOK_EVERY_S, left_s))
+        if not is_up:
+            why, do = f"did not register within {timeout_s:g} s", "read its console, flash another one"
+            if ready is None:
+                why = "came into a fault"
+            elif boot is not None and boot == seen:
+                why = f"did not boot anew within {timeout_s:g} s: what runs on it was up before the flash ended"
+                do = "cycle its power, and have the tool or a mode do so"
             await self._modes.hurt(board, f"the new image was written, and the board {why}")
             await self._modes.store(board, replace(self._modes.records.of(board), under_way=None))
-            message = f"board {board}: the image was written, and the board {why}; read its console, flash another one"
+            message = f"board {board}: the image was written, and the board {why}; {do}"
             raise RequestError(ErrorKind.NOT_VERIFIED, message)
 
 

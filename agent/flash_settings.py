@@ -102,7 +102,8 @@ class FlashTable(Table):
     reset: bool = False
     """Have the tool tell the device to go on, where it can; a mode that switches the power makes that needless."""
     boots: bool = False
-    """The flash is good only when the board registers afterwards, within its boot_timeout_s."""
+    """The flash is good only when the board registers a new boot after the tool's end, within its boot_timeout_s. One
+    that was up before does not count; without a `mode` that switches the power the tool has to start it anew."""
     find_s: float = Field(default=30.0, ge=1, le=3600)
     """How long a tool may wait for its device."""
     deadline_s: float = Field(default=900.0, ge=1, le=24 * 3600)

@@ -42,7 +42,9 @@ class ModeCalls:
         hands: who switches a board's actuators.
         maintain: put a board into maintenance, or back into service; returns whether that changed anything.
         alert: raise the board's alert `flash`, or clear it.
-        ready: whether the board has registered and is at its work; None: it is in a fault.
+        ready: whether the board has registered and is at its work, or nobody looks at that because it is in
+            maintenance; None: it is in a fault.
+        boot: the id of the boot that has registered; None: none has since its power came on.
         compatible: what the board has said that it is.
     """
 
@@ -50,6 +52,7 @@ class ModeCalls:
     maintain: Callable[[str, bool], bool]
     alert: Callable[[str, Alert | None], None]
     ready: Callable[[str], bool | None]
+    boot: Callable[[str], str | None]
     compatible: Callable[[str], frozenset[str]]
 
 

@@ -21,13 +21,13 @@ from agent.errors import AgentError
 from agent.power.changing import PowerSettings, PreparedPower
 from agent.power.errors import PowerError
 from agent.requests import Answer, RequestError, flag
-from agent.settings import AgentSettings, contradictions, load
+from agent.settings import AgentSettings, BoardTable, contradictions, load
 from agent.settings_diff import Change, apply, diff, touched
 from agent.unit import BoardPlan, Effects
 from daemon.service_notify import ServiceNotify
 from daemon.settings_file import SettingsError
 from wire.payloads import BoardInfo, encode
-from wire.phases import ErrorKind, Power
+from wire.phases import ErrorKind, Phase, Power
 
 if TYPE_CHECKING:
     from agent.daemon import Agent
@@ -186,8 +186,15 @@ class _TakingUp:
         Raises:
             RequestError: nothing was changed, and why.
         """
-        agent, wanted = self._agent, self._wanted
         self._check_free()
+        # What is waited for below takes up to a minute: no action may begin meanwhile on what is about to be another.
+        with self._agent.actions.closed(
+            [name for name, board in self._old.boards.items() if self._turned(name, board)]
+        ):
+            await self._take_up()
+
+    async def _take_up(self) -> None:
+        agent, wanted = self._agent, self._wanted
         try:
             prepared = agent.power.prepare(power_settings(wanted))
         except PowerError as error:
@@ -208,16 +215,39 @@ class _TakingUp:
             raise RequestError(ErrorKind.INTERNAL, message) from error
 
     def _check_free(self) -> None:
-        """Raises `RequestError` where an action is in the middle of what would be another."""
-        controllers = touched(self._changes, "controllers")
+        """Raises `RequestError` where something is in the middle of what would be another."""
         for name, board in self._old.boards.items():
-            verb = self._agent.actions.under_way(name)
-            if verb is None:
-                continue
-            turned = name in self._gone or not HANDS_KEYS.isdisjoint(self._touched.get(name, ()))
-            if turned or any(place.partition(":")[0] in controllers for place in board.outlets):
-                message = f"board {name}: {verb} is under way, and its settings are others; wait for it, or cancel it"
+            what = self._under_way(name)
+            if what is not None and self._turned(name, board):
+                message = f"board {name}: {what}, and its settings are others; wait for it, or cancel it"
                 raise RequestError(ErrorKind.BUSY, message, f"boards.{name}")
+            if board.client == "console" and self._has_job(name) and (name in self._gone or self._typed_to(name)):
+                message = (
+                    f"board {name}: a job is under way on its console, which is another; wait for it, or cancel it"
+                )
+                raise RequestError(ErrorKind.BUSY, message, f"boards.{name}")
+
+    def _under_way(self, name: str) -> str | None:
+        agent = self._agent
+        if name in agent.modes.recovering:
+            return "it is being put back after what the agent's last end cut short"
+        verb = agent.actions.under_way(name)
+        return None if verb is None else f"{verb} is under way"
+
+    def _turned(self, name: str, board: BoardTable) -> bool:
+        """Whether what an action of the board goes by is another: the board's own keys, or a controller it uses."""
+        if name in self._gone or not HANDS_KEYS.isdisjoint(self._touched.get(name, ())):
+            return True
+        controllers = touched(self._changes, "controllers")
+        loose = [table.outlet for table in board.actuators.values() if table.outlet is not None]
+        return any(place.partition(":")[0] in controllers for place in (*board.outlets, *loose))
+
+    def _has_job(self, name: str) -> bool:
+        return self._agent.shelf.unit(name).life.phase is Phase.BUSY
+
+    def _typed_to(self, name: str) -> bool:
+        """Whether who types on the board's console has to begin anew."""
+        return not {"console", "client"}.isdisjoint(self._touched.get(name, ()))
 
     def _turns_netboot(self) -> bool:
         """Netboot's tables are made anew as a whole, which takes its milliseconds."""

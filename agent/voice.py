@@ -7,6 +7,8 @@ retained messages has them back. Events come from the outbox in order and are fo
 import asyncio
 import contextlib
 import logging
+import sqlite3
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from agent.outbox import Outbox, Waiting
@@ -18,6 +20,8 @@ BATCH = 20
 """Events in flight at once: what Mosquitto's default max_inflight_messages takes without queueing."""
 PASSING_KEPT = 200
 """Answers kept for a server that is away; whoever asked has given up by the time there are more."""
+DISK_PAUSE_S = 5.0
+"""A disk that does not take that events were said is asked again after this; all else is said meanwhile."""
 REFUSED_PAUSE_S = 30.0
 """A server that refuses our messages (ACL) is asked again after this; the admin mends it meanwhile."""
 
@@ -34,6 +38,8 @@ class Voice:
         self._stale: dict[str, None] = {}
         self._passing: list[tuple[str, bytes]] = []
         self._greeted = False
+        self._unforgotten: int | None = None
+        self._disk_at_s = 0.0
         self._wake = asyncio.Event()
         self._all_said = asyncio.Event()
 
@@ -139,6 +145,19 @@ class Voice:
         return bool(topics)
 
     async def _speak_events(self) -> bool:
+        if time.monotonic() < self._disk_at_s:
+            return False
+        try:
+            return await self._speak_batch()
+        except sqlite3.Error:
+            log.exception("events cannot be read, or not be forgotten once said; trying again in %g s", DISK_PAUSE_S)
+            self._disk_at_s = time.monotonic() + DISK_PAUSE_S
+            asyncio.get_running_loop().call_later(DISK_PAUSE_S, self._wake.set)
+            return False
+
+    async def _speak_batch(self) -> bool:
+        if self._unforgotten is not None:
+            await self._forget(self._unforgotten)
         batch = await self._outbox.waiting(BATCH)
         if not batch:
             return False
@@ -151,10 +170,16 @@ class Voice:
                 break
             last_id = waiting.id
         if last_id is not None:
-            await self._outbox.sent(last_id)
+            await self._forget(last_id)
         if failure is not None:
             raise failure
         return True
+
+    async def _forget(self, up_to_id: int) -> None:
+        """Forget events that the server has. Where the disk does not take that, they are not said again."""
+        self._unforgotten = up_to_id
+        await self._outbox.sent(up_to_id)
+        self._unforgotten = None
 
     async def _publish_event(self, waiting: Waiting) -> None:
         await self._publish(self._event_topic(waiting.board), waiting.payload, retain=False)

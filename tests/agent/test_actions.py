@@ -16,6 +16,7 @@ from agent.requests import RequestError
 from daemon.store import Store
 from wire.payloads import Lease, encode
 from wire.phases import ErrorKind, LeaseKind, Power, PowerAction
+from wire.topics import Topics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -26,11 +27,15 @@ class Bench:
     def __init__(self, store: Store) -> None:
         self.told: list[dict[str, object]] = []
         self.leases = LeaseBook()
+        self.retained: dict[str, bytes] = {}
+        self.rested: list[str] = []
         self.agent = SimpleNamespace(
             name="attic",
             shelf={"pi4": object(), "bone": object()},
             stopping=False,
-            commands=SimpleNamespace(leases=self.leases),
+            commands=SimpleNamespace(leases=self.leases, at_rest=self.at_rest),
+            voice=SimpleNamespace(retain=lambda topic, payload: self.retained.update({topic: payload})),
+            topics=Topics("boardhand"),
             submit=lambda effects: self.told.extend(event.details for event in effects.events),
             settings=SimpleNamespace(agent=SimpleNamespace(state_dir="state")),
             modes=SimpleNamespace(recovering=set()),
@@ -40,7 +45,11 @@ class Bench:
         self.may_end = asyncio.Event()
         self.begun = asyncio.Event()
         self.put_back = False
+        self.answer: dict[str, object] = {}
         self.runs = 0
+
+    async def at_rest(self, board: str) -> None:
+        self.rested.append(board)
 
     async def work(self, board: str, data: dict[str, object], progress: Progress) -> dict[str, object]:
         self.runs += 1
@@ -56,7 +65,7 @@ class Bench:
         if data.get("crash"):
             raise ZeroDivisionError
         progress("writing", 100)
-        return {"board": board, "written": 5}
+        return {"board": board, "written": 5} | self.answer
 
     async def ask(self, transaction: str = "t1", verb: str = "flash", **data: object):
         payload = json.dumps({"transaction": transaction, "data": {"board": "pi4"} | data}).encode()
@@ -83,7 +92,7 @@ async def test_an_action_tells_its_beginning_its_progress_and_its_end(bench):
     response = await bench.ask()
     assert response.ok
     assert response.data == {"board": "pi4", "written": 5}
-    assert bench.stages() == ["begun", "writing", "writing", "done"], "a hundred calls in a moment are told once"
+    assert bench.stages() == ["begun", "writing", "writing", "done"], "a hundred calls in a moment are told twice"
     assert bench.told[2] == {"action": "flash", "transaction": "t1", "stage": "writing", "percent": 100.0}
 
 

@@ -83,6 +83,7 @@ class Bench:
         self.maintenance = False
         self.person = False
         self.ready = True
+        self.reboots = 0
         self.told = []
         self.halfway, self.booting = asyncio.Event(), asyncio.Event()
         self.images = folder / "images"
@@ -94,6 +95,7 @@ class Bench:
             maintain=self.maintain,
             alert=self.set_alert,
             ready=lambda _board: self.ready,
+            boot=lambda _board: self.boot,
             compatible=lambda _board: frozenset({"fsl,imx8mm-evk"}),
         )
         self.boards = {"imx": Board(self.folder, **self.more)}
@@ -101,6 +103,12 @@ class Bench:
         settings = FlashesTable(folders=[self.images])
         self.flashes = FlashDesk(self.boards, settings, self.folder, self.modes, lambda _board: 0.6)
         return await self.flashes.start(Memory(self.store))
+
+    @property
+    def boot(self):
+        """Which boot has registered: another after each time that the power was cut, and where the tool did it."""
+        cuts = sum(words in {"power off", "power cycle"} for words in self.hands.log)
+        return f"boot-{cuts + self.reboots}" if self.ready else None
 
     def maintain(self, _board, on):
         if self.person or self.maintenance == on:

@@ -61,7 +61,7 @@ def test_boards_boot_from_one_root_over_all_that_can_befall_the_agent(lab):
     assert lab.read("b1", "boards/b1/etc/made") is None
     assert lab.read("b1", "boards/b1/etc/ssh/ssh_host_ed25519_key") == key
     given = lab.until(lambda: lab.events("b1", "given")[1:])
-    assert all(event["details"]["took_ms"] < 5000 for event in given)
+    assert all(event["details"]["took_ms"] < 60_000 for event in given)
     log = (lab.folder / "agent.log").read_text()
     assert "Traceback" not in log, log
     assert "PRIVATE KEY" not in log
@@ -97,3 +97,37 @@ def test_a_board_s_own_disk_over_nfs_is_saved_with_what_it_holds(rooted, tmp_pat
     with pytest.raises(RootError, match="e2fsck"), views.frozen("b1"):
         pass
     views.release("b1")
+
+
+def test_a_reload_leaves_the_roots_alone_that_boards_run_from(lab, tree):
+    lab.start_agent()
+    for board in ("b1", "b2"):
+        assert "boardhand.root=" in lab.boot(board)
+    assert lab.write("b1", "boards/b1/etc/made", "by b1\n")
+    server = lab.ganesha_pid()
+    (tree / "etc/other").write_text("another root\n")
+    RootImport(lab.store).run("other", tree)
+    settings = lab.folder / "agent.toml"
+    text = settings.read_text()
+    text = text[: text.index("[controllers.b2]")].replace('root = "debian"', 'root = "other"')
+    settings.write_text(text)
+    told = lab.ask("reload")
+    assert told["boards"]["removed"] == ["b2"], told
+    assert "profiles.standing.root" in {change["key"] for change in told["changes"]}
+    # Who runs from a view runs on: the board of which the profile is another, and the one that is gone.
+    assert lab.read("b1", "boards/b1/etc/made") == "by b1\n"
+    assert lab.read("b1", "boards/b1/etc/other") is None
+    assert lab.read("b2", "boards/b2/etc/hostname") == "b2\n"
+    assert lab.ganesha_pid() == server
+    # Where roots lie, and how they are given out, is for a restart; nothing of such a file is taken up.
+    settings.write_text(text.replace("[roots]\n", "[roots]\nupper_gib = 3\n") + 'labels = {shelf = "3"}\n')
+    refused = lab.ask("reload")
+    assert (refused["kind"], refused["key"]) == ("refused", "roots.upper_gib")
+    assert "boards run from what is exported" in refused["message"]
+    assert lab.ask("reload", partial=True)["boards"]["changed"] == ["b1"]
+    assert lab.read("b1", "boards/b1/etc/made") == "by b1\n"
+    lab.power("b1", "off")
+    lab.until(lambda: lab.read("b1", "boards/b1/etc/made") is None)
+    lab.power("b1", "on")
+    assert "boardhand.root=" in lab.boot("b1")
+    assert lab.read("b1", "boards/b1/etc/other") == "another root\n"
