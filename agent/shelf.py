@@ -12,7 +12,7 @@ from agent.memory import BoardMemory
 from agent.outbox import NewEvent
 from agent.power_watch import FAILURES_IN_A_ROW, NEVER_BEGUN, Drift, OnChange
 from agent.presence.observations import Sign
-from agent.unit import BoardPlan, Effects, Moment, Unit, UnknownBoardError
+from agent.unit import BoardPlan, Effects, Moment, Unit, UnknownBoardError, error_details
 from wire.payloads import Alert, BoardSelf, BoardState, ErrorInfo
 from wire.phases import ErrorKind, EventType, Phase, Power, PowerAction, Presence, Purpose
 
@@ -191,6 +191,8 @@ class Shelf:
             effects.add(self._clear(board, unit, CONSOLE_ALERT))
         outcomes = unit.life.follow_power(power, moment.monotonic, sleep=unit.sleeping_soon)
         effects.add(self._apply(board, unit, outcomes, moment))
+        for sign in unit.take_kept(power):
+            effects.add(self.sign(sign, moment))
         return effects
 
     def command_begun(self, board: str, action: PowerAction, purpose: Purpose) -> Effects:
@@ -224,7 +226,7 @@ class Shelf:
                 effects.add(self._apply(board, unit, unit.life.on(LifeEvent.POWER_ON, moment.monotonic), moment))
             return effects
         effects.events.append(
-            NewEvent(board, EventType.POWER, {"power": power.value, "action": action.value, **_error_details(error)})
+            NewEvent(board, EventType.POWER, {"power": power.value, "action": action.value, **error_details(error)})
         )
         effects.add(self._raise(board, unit, POWER_ALERT, error.message, moment))
         if error.kind is ErrorKind.NOT_VERIFIED or failed >= FAILURES_IN_A_ROW:
@@ -274,6 +276,7 @@ class Shelf:
         unit = self.unit(sign.board)
         effects = Effects(events=[] if sign.first else [NewEvent(sign.board, EventType.PRESENCE, sign.details)])
         if unit.power is Power.OFF:
+            unit.keep(sign)
             return effects  # a link is renegotiated as its board dies, and one for Wake-on-LAN stays up
         if sign.life is not None:
             effects.add(self._apply(sign.board, unit, unit.life.on(sign.life, moment.monotonic, sign.words), moment))
@@ -394,7 +397,3 @@ _ADVICE = {
     BOOT_ALERT: "look at the board's console and network cable, then cycle its power",
     CONSOLE_ALERT: "read what it printed: boardhand console BOARD --boot 0; then cycle its power",
 }
-
-
-def _error_details(error: ErrorInfo) -> dict[str, object]:
-    return {"error": error.kind.value, "message": error.message}

@@ -1,13 +1,14 @@
 """One board as the shelf keeps it, and what the shelf tells its caller to do."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from agent.life import BoardLife
 from agent.outbox import NewEvent
 from agent.power_watch import OnChange, PowerWatch
-from wire.payloads import Alert
+from agent.presence.observations import Sign, Source
+from wire.payloads import Alert, ErrorInfo
 from wire.phases import Phase, Power, PowerAction, Purpose
 
 
@@ -82,6 +83,21 @@ class Unit:
     """The off that is under way is a sleep."""
     alerts: set[str] = field(default_factory=set)
     watch: PowerWatch = field(default_factory=PowerWatch)
+    kept: dict[Source, Sign] = field(default_factory=dict)
+    """Signs of life that came after power on was asked for and before it was read back: a USB device is there 0.2 s
+    after its port has power, and a power strip tells of that later."""
+
+    def keep(self, sign: Sign) -> None:
+        """A sign while the power is off, as far as we have read."""
+        if sign.alive and self.target is Power.ON:
+            self.kept[sign.source] = sign
+        else:
+            self.kept.pop(sign.source, None)
+
+    def take_kept(self, power: Power) -> list[Sign]:
+        """`power` was read: what was kept, if it is on now. Their events are out, so they come as first signs."""
+        signs, self.kept = list(self.kept.values()), {}
+        return [replace(sign, first=True) for sign in signs] if power is Power.ON else []
 
     @classmethod
     def planned(cls, plan: BoardPlan, since: datetime) -> "Unit":
@@ -94,3 +110,8 @@ class Unit:
         self.watch.on_change = plan.on_change
         if plan.boot_timeout_s is None:
             self.life.boot_deadline = None
+
+
+def error_details(error: ErrorInfo) -> dict[str, object]:
+    """What an event says of a command's error."""
+    return {"error": error.kind.value, "message": error.message}

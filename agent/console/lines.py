@@ -3,6 +3,7 @@ not block, and what can be set on it."""
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import termios
@@ -20,12 +21,21 @@ KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_COUNT = 20, 5, 3
 _PARITY = {"none": serial.PARITY_NONE, "even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD}
 
 
+_NO_PORT = {errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO}
+"""The node of a USB device that is just leaving is there for a moment, and opens no more: its driver is gone (ENODEV,
+ENXIO), or hangs up (EIO)."""
+
+
 class OpenError(Exception):
     """The port cannot be opened now; one clause that says why, without the port's name."""
 
 
 class HeldError(OpenError):
     """Another program has the port."""
+
+
+class GoneError(OpenError):
+    """There is no such port now."""
 
 
 class Line(Protocol):
@@ -120,7 +130,7 @@ async def opened(place: Place, table: ConsoleTable) -> Line:
     except TimeoutError:
         raise OpenError(f"no answer in {CONNECT_TIMEOUT_S:g} s") from None
     except OSError as error:
-        raise OpenError((error.strerror or str(error)).lower()) from error
+        raise _failed(error.errno, str(error)) from error
 
 
 async def _connected(family: int, address: tuple[Any, ...] | str) -> socket.socket:
@@ -204,8 +214,13 @@ def _why_not(path: str, error: Exception) -> OpenError:
     text = str(error)
     if "exclusively lock" in text:
         return HeldError("held by a program that is not to be seen; run the agent as root to see which")
-    number = getattr(error, "errno", None)
-    return OpenError(os.strerror(number).lower() if isinstance(number, int) else text)
+    return _failed(getattr(error, "errno", None), text)
+
+
+def _failed(number: int | None, text: str) -> OpenError:
+    """What the error number says, or else `text`."""
+    kind = GoneError if number in _NO_PORT else OpenError
+    return kind((os.strerror(number) if isinstance(number, int) else text).lower())
 
 
 def wait_for_bytes(fd: int) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.console.lines import HeldError, Line, OpenError, opened
+from agent.console.lines import GoneError, HeldError, Line, OpenError, opened
 from agent.console.path_watch import PathWatch
 from agent.console.settings import ConsoleTable, PlaceKind
 from agent.console.telnet import Setting
@@ -54,6 +54,8 @@ class Port:
         self._on_state = on_state
         self._line: Line | None = None
         self._lost: asyncio.Future[str] | None = None
+        self._lost_it = False
+        """It was open, and nothing but its absence has been seen since."""
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._writing = False
@@ -69,7 +71,9 @@ class Port:
                 try:
                     self._line = await opened(self.place, self._table)
                 except OpenError as error:
-                    self._say(PortState(is_open=False, why=str(error)))
+                    if not (self._lost_it and isinstance(error, GoneError)):  # that it went is told
+                        self._say(PortState(is_open=False, why=str(error)))
+                        self._lost_it = False
                     if isinstance(error, HeldError):
                         changed, retry_s = None, HELD_RETRY_S
                 else:
@@ -92,6 +96,7 @@ class Port:
             why = await self._lost
         finally:
             self._let_go()
+        self._lost_it = True
         self._say(PortState(is_open=False, why=why))
 
     def _say(self, state: PortState) -> None:

@@ -10,7 +10,7 @@ _TIME_ERROR = 5
 """adjtimex(2): not synchronised."""
 _STA_UNSYNC = 0x40
 _MAX_ERROR_US = 1_000_000
-MEND = "timedatectl set-ntp true; or apt-get install chrony"
+MEND = "timedatectl set-ntp true  # or: apt-get install chrony"
 
 
 class _Timex(ctypes.Structure):

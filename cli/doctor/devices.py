@@ -7,12 +7,13 @@ from pathlib import Path
 
 from agent.console.holders import Holder, holders
 from cli.doctor.finding import Finding, unseen, well, wrong
-from cli.doctor.identity import READ, WRITE, Identity, mend_access
+from cli.doctor.identity import READ, WRITE, Identity, mend_access, reached
 from cli.doctor.wants import DeviceWant
 from udev.usb_hub_lookup import HubLookupError, find_hub
 from udev.usb_hubs import UsbHub, machine_model, usb_hubs
 
 RW = READ | WRITE
+_INSTALL = "boardhand udev install"
 Stat = Callable[[str], os.stat_result]
 Held = Callable[[str], Sequence[Holder]]
 
@@ -31,7 +32,7 @@ def check(
     hubs: list[UsbHub] | None = None
     for want in wants:
         if want.path:
-            found.append(by_path(want, who, ours=ours, held=held))
+            found.append(reached(by_path(want, who, ours=ours, held=held), Path(want.path), who))
         elif want.hub:
             hubs = usb_hubs(sysfs) if hubs is None else hubs
             found.append(hub(want, who, hubs, machine_model(sysfs), dev))
@@ -46,7 +47,7 @@ def by_path(want: DeviceWant, who: Identity, *, ours: frozenset[int], held: Held
     try:
         status = look(want.path)
     except PermissionError:
-        return unseen("devices", subject, f"{who.name} may not look into a folder above it", "run it as root")
+        return unseen("devices", subject, "a folder above it is closed to you", "run it as root")
     except OSError:
         mend = "plug it in, or change the settings: see 'boardhand serial'; names below /dev/boards: 'boardhand udev'"
         return wrong("devices", subject, "is not there", mend)
@@ -65,17 +66,17 @@ def by_path(want: DeviceWant, who: Identity, *, ours: frozenset[int], held: Held
 
 
 def hub(want: DeviceWant, who: Identity, hubs: Sequence[UsbHub], machine: str, dev: Path) -> Finding:
-    """A USB hub: the `disable` files of its ports, or its node where the kernel has none."""
+    """A USB hub: the `disable` files of its ports, or its node where the kernel has none or the settings want it."""
     subject = f"{want.owner}: USB hub {want.hub}"
     try:
         there = find_hub(hubs, want.hub, machine=machine)
     except HubLookupError as error:
         return wrong("devices", subject, error.problem, error.do)
-    files = [port.disable for port in there.ports if port.switchable]
+    files = [port.disable for port in there.ports if port.switchable and want.hub_method != "usb"]
     files = files or [dev / f"bus/usb/{there.bus:03}/{there.device:03}"]
     closed = [path for path in files if not _opens(path, who)]
     if closed:
-        return wrong("devices", subject, f"{who.name} may not write {closed[0]}", "boardhand udev install")
+        return wrong("devices", subject, f"{who.name} may not write {closed[0]}", _mend(closed[0], who))
     return well("devices", subject, f"{who.name} may switch its ports")
 
 
@@ -96,15 +97,29 @@ def usb(want: DeviceWant, who: Identity, sysfs: Path, dev: Path) -> Finding:
     for folder in fitting:
         node = dev / f"bus/usb/{_word(folder / 'busnum').zfill(3)}/{_word(folder / 'devnum').zfill(3)}"
         if not _opens(node, who):
-            return wrong("devices", subject, f"{who.name} may not open {node}", "boardhand udev install")
+            return wrong("devices", subject, f"{who.name} may not open {node}", _mend(node, who))
     return well("devices", subject, f"{who.name} may open it")
 
 
 def _opens(path: Path, who: Identity) -> bool:
     try:
-        return who.may(path.stat(), RW if "bus/usb" in str(path) else WRITE)
+        return who.may(path.stat(), _wanted(path))
     except OSError:
         return False
+
+
+def _wanted(path: Path) -> int:
+    return WRITE if path.name == "disable" else RW
+
+
+def _mend(path: Path, who: Identity) -> str:
+    """Rules give it to a group; where they have, the user lacks the group."""
+    try:
+        status = path.stat()
+    except OSError:
+        return _INSTALL
+    in_group = status.st_mode >> 3 & _wanted(path) == _wanted(path) and status.st_gid != 0
+    return mend_access(path, status, who, _wanted(path)) if in_group else _INSTALL
 
 
 def _word(path: Path) -> str:

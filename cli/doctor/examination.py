@@ -66,7 +66,9 @@ def read(file: Path, user: str | None) -> tuple[Subject, list[Finding]]:
         try:
             loaded = _LOADERS[daemon](file)
         except SettingsError as error:
-            found.append(wrong("settings", str(file), f"{daemon}: {error}", f"mend it; boardhand check {file}"))
+            found.append(
+                wrong("settings", str(file), f"{daemon}: {error}", f"boardhand check {file}  # when it is mended")
+            )
             continue
         found.append(well("settings", str(file), f"the {daemon} would take it"))
         if isinstance(loaded, AgentSettings):

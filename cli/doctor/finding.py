@@ -21,7 +21,8 @@ class Finding:
         check: which check says it, as `ports`.
         subject: what it is about, as `udp 69 (TFTP)`.
         what: how it is, as a clause.
-        mend: the command, or what else a person does about it; empty where all is well.
+        mend: the command, or what else a person does about it; empty where all is well. What is a command can be
+            pasted as it stands: words beside it are behind a `#`.
     """
 
     check: str

@@ -182,6 +182,11 @@ def _named(chain: Chain) -> str:
 
 
 def _mend(want: PortWant, chain: Chain) -> str:
-    interface = f'iifname "{want.interface}" ' if want.interface else ""
-    rule = f"{interface}{want.protocol} dport {want.port} accept"
-    return f"nft insert rule {chain.family} {chain.table} {chain.name} {rule}; for good: in your firewall's settings"
+    if chain.tool == "nft":
+        interface = f'iifname "{want.interface}" ' if want.interface else ""
+        rule = f"nft insert rule {chain.family} {chain.table} {chain.name} {interface}{want.protocol} dport {want.port}"
+        return f"{rule} accept  # for good: in your firewall's settings"
+    # nft knows nothing of the old tables, and what it puts into those of iptables iptables-save cannot print.
+    interface = f"-i {want.interface} " if want.interface else ""
+    rule = f"{chain.tool} -I {chain.name} {interface}-p {want.protocol} --dport {want.port} -j ACCEPT"
+    return f"{rule}  # for good: in your firewall's settings"

@@ -5,7 +5,7 @@ decide about a new packet to a port of this host. What else a rule asks for is n
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 ACCEPT, DROP, JUMP, RETURN, NOTHING = "accept", "drop", "jump", "return", ""
@@ -39,13 +39,14 @@ class Rule:
 
 @dataclass(slots=True)
 class Chain:
-    """A chain. `policy` is set for chains at the hook `input`."""
+    """A chain. `policy` is set for chains at the hook `input`; `tool` is the program that changes it."""
 
     name: str
     family: str = "ip"
     table: str = "filter"
     policy: str | None = None
     rules: list[Rule] = field(default_factory=list)
+    tool: str = "nft"
 
 
 Chains = dict[tuple[str, str, str], Chain]
@@ -71,27 +72,48 @@ def from_nft(text: str) -> Chains:
             if "rule" in entry:
                 found = entry["rule"]
                 key = (found["family"], found["table"], found["chain"])
-                chains[key].rules.append(_nft_rule(found["expr"]))
+                chains[key].rules += _nft_rules(found["expr"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RulesError(f"nft's JSON has another form ({type(error).__name__}: {error})") from None
     return chains
 
 
-def _nft_rule(expressions: Sequence[dict[str, Any]]) -> Rule:
+def _nft_rules(expressions: Sequence[dict[str, Any]]) -> list[Rule]:
+    """One rule, or one for each entry of its map of verdicts."""
     rule = Rule()
     for expression in expressions:
         ((name, body),) = expression.items()
         if name == "match":
             _nft_match(rule, body)
-        elif name in {"counter", "log", "comment"}:
-            continue
-        elif name in {ACCEPT, RETURN, *_DROPS}:
-            rule.verdict = DROP if name in _DROPS else name
-        elif name in {"jump", "goto"}:
-            rule.verdict, rule.target = JUMP, body["target"]
-        else:
-            rule.unknown = True
-    return rule
+        elif name == "vmap":
+            return _nft_map(rule, body)
+        elif name not in {"counter", "log", "comment"}:
+            _nft_verdict(rule, name, body)
+    return [rule]
+
+
+def _nft_verdict(rule: Rule, name: str, body: Any) -> None:
+    if name in {ACCEPT, RETURN, *_DROPS}:
+        rule.verdict = DROP if name in _DROPS else name
+    elif name in {"jump", "goto"}:
+        rule.verdict, rule.target = JUMP, body["target"]
+    else:
+        rule.unknown = True
+
+
+def _nft_map(rule: Rule, body: dict[str, Any]) -> list[Rule]:
+    """`udp dport vmap { 69 : accept, 53 : drop }`. Of a map with a name it is not told here what is in it."""
+    entries = body["data"].get("set") if isinstance(body["data"], dict) else None
+    if not isinstance(entries, list):
+        return [replace(rule, unknown=True, verdict=ACCEPT)]
+    found = []
+    for value, verdict in entries:
+        one = replace(rule)
+        _nft_match(one, {"op": "==", "left": body["key"], "right": value})
+        ((name, inside),) = verdict.items()
+        _nft_verdict(one, name, inside)
+        found.append(one)
+    return found
 
 
 def _nft_match(rule: Rule, body: dict[str, Any]) -> None:
@@ -102,7 +124,8 @@ def _nft_match(rule: Rule, body: dict[str, Any]) -> None:
     if not plain or values is None:
         rule.unknown = True
     elif payload.get("field") == "dport":
-        rule.protocols = frozenset({"tcp", "udp"} if payload["protocol"] == "th" else {payload["protocol"]})
+        there = frozenset({"tcp", "udp"} if payload["protocol"] == "th" else {payload["protocol"]})
+        rule.protocols = there if rule.protocols is None else rule.protocols & there
         rule.ports = tuple(_port_range(value) for value in values)
     elif meta in {"l4proto", "protocol"} or payload.get("field") in {"protocol", "nexthdr"}:
         rule.protocols = frozenset(map(str, values))
@@ -151,7 +174,7 @@ def from_iptables(text: str, tool: str = "iptables-save") -> Chains:
         if line.startswith(":") and len(words) > 1:
             name = words[0][1:]
             at_input = _TARGETS.get(words[1], ACCEPT) if name == "INPUT" else None
-            chains["ip", own, name] = Chain(name, "ip", own, at_input)
+            chains["ip", own, name] = Chain(name, "ip", own, at_input, tool=tool.removesuffix("-save"))
         elif words[:1] == ["-A"] and len(words) > 1:
             chain = chains.get(("ip", own, words[1]))
             if chain is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cli.doctor.finding import Finding, unseen, well, wrong
-from cli.doctor.identity import READ, SEARCH, WRITE, Identity, mend_access
+from cli.doctor.identity import READ, SEARCH, WRITE, Identity, mend_access, reached
 from cli.doctor.wants import FolderWant, SecretWant
 
 LEAST_FREE_BYTES = 200 * 1024 * 1024
@@ -26,7 +26,8 @@ def check_folders(wants: Sequence[FolderWant], who: Mapping[str, Identity]) -> l
         try:
             while not place.exists():
                 place = place.parent
-            found.append(folder(want, subject, place, place.stat(), os.statvfs(place), who[want.daemon]))
+            said = folder(want, subject, place, place.stat(), os.statvfs(place), who[want.daemon])
+            found.append(reached(said, place, who[want.daemon]))
         except OSError as error:
             found.append(unseen("disk", subject, f"{place}: {error.strerror}", "run it as root"))
     return found
@@ -40,15 +41,19 @@ def folder(
         return wrong("disk", subject, f"{place} is no folder", f"mv {place} {place}.old")
     if room.f_flag & _READ_ONLY:
         return wrong(
-            "disk", subject, "its file system is read-only", "dmesg | tail: a disk with faults is made so by the kernel"
+            "disk",
+            subject,
+            "its file system is read-only",
+            "dmesg | tail  # a disk with faults is made so by the kernel",
         )
     if not who.may(status, WRITE | SEARCH):
         make = f"install -d -o {who.name} -m 0750 {want.path}"
-        mend = make if place != want.path.absolute() else f"chown {who.name} {place}"
+        give = f"chown {who.name} {place} && chmod u+rwx {place}"
+        mend = make if place != want.path.absolute() else give
         return wrong("disk", subject, f"{who.name} may not write {place}", mend)
     free, whole = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
     if free < LEAST_FREE_BYTES or free < whole * LEAST_FREE_SHARE:
-        mend = f"du -xh {place} | sort -h | tail: see what takes the room"
+        mend = f"du -xh {place} | sort -h | tail  # see what takes the room"
         return wrong("disk", subject, f"{free / _GiB:.2f} GiB are free", mend)
     if room.f_files and room.f_favail < LEAST_FREE_INODES:
         return wrong("disk", subject, f"{room.f_favail} inodes are free", f"du -x --inodes {place} | sort -n | tail")
@@ -63,7 +68,7 @@ def check_secrets(wants: Sequence[SecretWant], who: Mapping[str, Identity]) -> l
             status = want.path.stat()
         except FileNotFoundError:
             mend = (
-                f"make it: boardhand token add NAME --file {want.path}"
+                f"boardhand token add NAME --file {want.path}  # NAME: who is to use it"
                 if "tokens" in want.key
                 else "write it, mode 0640"
             )
@@ -71,7 +76,7 @@ def check_secrets(wants: Sequence[SecretWant], who: Mapping[str, Identity]) -> l
         except OSError as error:
             found.append(unseen("secrets", f"{want.key}: {want.path}", error.strerror or str(error), "run it as root"))
         else:
-            found.append(secret(want, status, who[want.daemon]))
+            found.append(reached(secret(want, status, who[want.daemon]), want.path, who[want.daemon]))
     return found
 
 

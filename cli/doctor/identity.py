@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.doctor.finding import Finding, unseen, well, wrong
+from cli.doctor.finding import Finding, Verdict, unseen, well, wrong
 
 SERVICE_USER = "boardhand"
 READ, WRITE, SEARCH = 4, 2, 1
@@ -25,6 +25,14 @@ class Identity:
     name: str
     uid: int
     gids: frozenset[int]
+
+    @property
+    def group(self) -> str:
+        """Its first group: that of the user data base, which need not have the user's name."""
+        try:
+            return group_name(pwd.getpwuid(self.uid).pw_gid)
+        except KeyError:
+            return group_name(min(self.gids, default=self.uid))
 
     def may(self, status: os.stat_result, wanted: int) -> bool:
         """Whether the file's owner, group and mode let it do `wanted` (READ, WRITE, SEARCH added up); root may all."""
@@ -93,11 +101,31 @@ def group_name(gid: int) -> str:
 def mend_access(path: Path, status: os.stat_result, who: Identity, wanted: int) -> str:
     """The command that lets `who` do `wanted` with the file."""
     if status.st_mode >> 3 & wanted == wanted and status.st_gid != 0:
-        return f"usermod -aG {group_name(status.st_gid)} {who.name}, and start the daemon anew"
+        return f"usermod -aG {group_name(status.st_gid)} {who.name}  # and start the daemon anew"
     if stat.S_ISCHR(status.st_mode):
         return "boardhand udev install"
     letters = "".join(letter for bit, letter in ((READ, "r"), (WRITE, "w"), (SEARCH, "x")) if wanted & bit)
-    return f"chgrp {who.name} {path} && chmod g+{letters} {path}"
+    if status.st_uid == who.uid:
+        return f"chmod u+{letters} {path}"
+    return f"chgrp {who.group} {path} && chmod g+{letters} {path}"
+
+
+def barred(path: Path, who: Identity) -> Path | None:
+    """The first folder above `path` that `who` may not go through; None where it gets to `path`. One into which we
+    may not look ourselves ends the search."""
+    try:
+        return next((one for one in reversed(path.resolve().parents) if not who.may(one.stat(), SEARCH)), None)
+    except OSError:
+        return None
+
+
+def reached(said: Finding, path: Path, who: Identity) -> Finding:
+    """What was said of `path`, unless all is well with it and `who` does not get as far."""
+    closed = barred(path, who) if said.verdict is Verdict.OK else None
+    if closed is None:
+        return said
+    mend = mend_access(closed, closed.stat(), who, SEARCH)
+    return wrong(said.check, said.subject, f"{who.name} may not go through {closed}", mend)
 
 
 # --- capabilities ----------------------------------------------------------------------------------------------
@@ -115,7 +143,7 @@ def capabilities(needed: Collection[str], status: str | None, first_port: int, *
     found = []
     match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status or "", re.MULTILINE)
     for name in sorted(needed):
-        mend = f"systemctl edit {UNIT}: AmbientCapabilities={name}; or run the unit of the package, which has it"
+        mend = f"systemctl edit {UNIT}  # [Service] AmbientCapabilities={name}; the unit of the package has it"
         if name == "CAP_NET_BIND_SERVICE" and first_port == 0:
             found.append(well("privileges", name, "not needed: this system has no privileged ports"))
         elif match is None:

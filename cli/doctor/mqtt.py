@@ -25,7 +25,7 @@ TIMEOUT_S = 5.0
 _FAILURE = 0x80
 PROBE = "doctor/probe"
 """Below the prefix: no topic of the contract, so that a server lets us speak and hear there only if it has no list."""
-ACL = "boardhand mqtt-acl FILES makes the server's access list from the settings"
+ACL = "boardhand mqtt-acl FILES  # makes the server's access list from the settings"
 Progress = Callable[[str, float], None]
 
 
@@ -33,7 +33,8 @@ def check(
     settings: MqttSettings, daemon: str, hears: Sequence[str], says: Sequence[str], progress: Progress
 ) -> list[Finding]:
     """Reach the server as `daemon`, subscribe to `hears`, publish an empty object on each of `says`."""
-    subject = f"{settings.url} as {settings.username or 'nobody'} ({daemon})"
+    login = f"as {settings.username}" if settings.username else "without a user name"
+    subject = f"{settings.url} {login} ({daemon})"
     try:
         endpoint = settings.endpoints()[0]
         password, tls = settings.read_password(), settings.tls_context(tls=settings.endpoints()[0].tls)
@@ -82,15 +83,27 @@ def _hears(link: MqttConnection, topic: str) -> bool:
 def unreachable(subject: str, endpoint: Endpoint, error: Exception) -> Finding:
     """What a failed connection means."""
     what = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if isinstance(error, ssl.SSLError):
-        mend = "mend [mqtt] ca_file, or the server's certificate: openssl s_client -connect HOST:PORT -showcerts"
+    return wrong("mqtt", subject, f"{endpoint.host}:{endpoint.port}: {what}", _mend(endpoint, error))
+
+
+def _mend(endpoint: Endpoint, error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        look = f"openssl s_client -connect {endpoint.host}:{endpoint.port} </dev/null"
+        mend = f"{look}  # mend [mqtt] ca_file, the host in its url, or the server's certificate"
+    elif isinstance(error, ssl.SSLError | ConnectionResetError) or "closed the connection" in text:
+        # What a port with TLS does to one who speaks without it or has no certificate, and one without TLS to TLS.
+        wants = "wants a certificate of the daemon's, set client_cert_file; if it has no TLS, write mqtt://"
+        mend = f"mend [mqtt] url: if that port {wants if endpoint.tls else 'is for TLS, write mqtts://'}"
     elif isinstance(error, ConnectionRefusedError):
-        mend = "systemctl enable --now mosquitto (or start the server that [mqtt] url names)"
+        mend = "systemctl enable --now mosquitto  # or start the server that [mqtt] url names"
     elif isinstance(error, MqttError):
         mend = "mend [mqtt] username and password_file; mosquitto_passwd at the server"
+    elif "answer" in text or "handshake" in text:
+        mend = "systemctl restart mosquitto  # or the server that [mqtt] url names: it takes connections and is silent"
     else:
-        mend = f"look at the network between: ping {endpoint.host}"
-    return wrong("mqtt", subject, f"{endpoint.host}:{endpoint.port}: {what}", mend)
+        mend = f"ping {endpoint.host}  # look at the network between"
+    return mend
 
 
 def judge_hears(daemon: str, topics: Sequence[str], refused: Sequence[str], *, silent: bool = False) -> Finding:

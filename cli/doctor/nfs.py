@@ -64,7 +64,7 @@ def mounts(*, same: bool) -> Finding:
     """Whether the agent's mounts are those that the kernel's server looks from."""
     if same:
         return well("nfs", "mounts", "the kernel's server sees those of the agent")
-    mend = "systemctl edit boardhand-agent: as the last part of /usr/share/doc/boardhand/examples/roots.conf says"
+    mend = "systemctl edit boardhand-agent  # as the last part of /usr/share/doc/boardhand/examples/roots.conf says"
     return wrong("nfs", "mounts", "the agent has mounts of its own, which the kernel's server does not see", mend)
 
 

@@ -82,10 +82,10 @@ def _taken(want: PortWant, subject: str, others: list[Listener], mine: frozenset
         return wrong("ports", subject, "taken by a process of another user", mend)
     owner = next((owner for one in others for owner in one.owners or ()), None)
     if owner is None:
-        mend = f"look which of the kernel's services it is, as 'systemctl disable --now nfs-server'; {change}"
+        mend = f"systemctl disable --now nfs-server  # or which of the kernel's services it is; {change}"
         return wrong("ports", subject, "taken by the kernel itself", mend)
     stop = f"systemctl disable --now {owner.unit}" if owner.unit else f"kill {owner.pid}"
-    return wrong("ports", subject, f"taken by {owner}", f"{stop}; {change}")
+    return wrong("ports", subject, f"taken by {owner}", f"{stop}  # {change}")
 
 
 def _clash(want: PortWant, one: Listener) -> bool:

@@ -23,12 +23,11 @@ def run(files: Sequence[Path], user: str | None, *, quiet: bool, as_json: bool) 
     Raises:
         CliError: there is no settings file, or no such user.
     """
-    given = list(files) or [place for place in PLACES if place.is_file()]
+    given = list(files) or [place for place in PLACES if _may_be_there(place)]
     if not given:
         raise usage("no settings file given, and none in /etc/boardhand", "name it: boardhand doctor FILE")
     for file in given:
-        if not file.is_file():
-            raise usage(f"settings file {file} is not there, or is no file", "name another")
+        _look_at(file)
     found: list[Finding] = []
     with _ProgressLine(shown=not as_json and sys.stderr.isatty()) as line:
         for file in given:
@@ -39,6 +38,22 @@ def run(files: Sequence[Path], user: str | None, *, quiet: bool, as_json: bool) 
     else:
         print(text(found, quiet=quiet))
     return Exit.FAILED if any(one.verdict is Verdict.WRONG for one in found) else Exit.OK
+
+
+def _may_be_there(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except PermissionError:
+        return True
+
+
+def _look_at(file: Path) -> None:
+    try:
+        if not file.is_file():
+            raise usage(f"settings file {file} is not there, or is no file", "name another")
+        file.open("rb").close()
+    except PermissionError:
+        raise usage(f"settings file {file} is closed to you", "run it as root: sudo boardhand doctor") from None
 
 
 def _one(file: Path, user: str | None, line: "_ProgressLine") -> list[Finding]:

@@ -5,6 +5,7 @@ import random
 import socket
 import struct
 import time
+from array import array
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from fcntl import ioctl
@@ -23,7 +24,9 @@ LISTEN_S = 3.0
 """A server that looks whether an address is free before it offers it takes a second (RFC 2131 section 3.1)."""
 AGAIN_S = 1.0
 _FRAME_BYTES = 2048
-_SIOCGIFFLAGS, _SIOCGIFADDR = 0x8913, 0x8915  # linux/sockios.h
+_SIOCGIFCONF, _SIOCGIFFLAGS = 0x8912, 0x8913  # linux/sockios.h
+_IFREQ_BYTES = 16 + max(16, 3 * struct.calcsize("P"))  # netdevice(7): a name, and the largest of a union
+_MOST_ADDRESSES = 1024
 _ANSWER = 16  # of struct ifreq, behind the name
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40  # linux/if.h
 Progress = Callable[[str, float], None]
@@ -42,14 +45,12 @@ def check_interface(table: NetbootTable) -> Finding:
     name = table.interface
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         flags = _ask(sock, _SIOCGIFFLAGS, name)
-        address = _ask(sock, _SIOCGIFADDR, name)
+        addresses = _addresses(sock, name)
     if flags is None:
-        return judge_interface(name, table.address, None, None)
+        return judge_interface(name, table.address, None, [])
     (bits,) = struct.unpack_from("=H", flags, _ANSWER)
     link = Link.UP if bits & _IFF_RUNNING else Link.NO_LINK if bits & _IFF_UP else Link.DOWN
-    return judge_interface(
-        name, table.address, link, None if address is None else IPv4Address(address[_ANSWER + 4 : _ANSWER + 8])
-    )
+    return judge_interface(name, table.address, link, addresses)
 
 
 def _ask(sock: socket.socket, what: int, interface: str) -> bytes | None:
@@ -60,21 +61,37 @@ def _ask(sock: socket.socket, what: int, interface: str) -> bytes | None:
         return None
 
 
-def judge_interface(name: str, wanted: IPv4Interface, link: Link | None, address: IPv4Address | None) -> Finding:
-    """`link` None: there is no such interface. `address` is its first IPv4 one."""
+def _addresses(sock: socket.socket, interface: str) -> list[IPv4Address]:
+    """All its IPv4 addresses (SIOCGIFCONF tells those of all interfaces; one may have a label, as `eth1:0`)."""
+    room = array("B", bytes(_IFREQ_BYTES * _MOST_ADDRESSES))
+    where, length = room.buffer_info()
+    try:
+        (used, _) = struct.unpack("iP", ioctl(sock, _SIOCGIFCONF, struct.pack("iP", length, where)))
+    except OSError:
+        return []
+    entries = (room[start : start + _IFREQ_BYTES].tobytes() for start in range(0, used, _IFREQ_BYTES))
+    return [
+        IPv4Address(entry[_ANSWER + 4 : _ANSWER + 8])
+        for entry in entries
+        if entry[:_ANSWER].partition(b"\0")[0].partition(b":")[0] == interface.encode()
+    ]
+
+
+def judge_interface(name: str, wanted: IPv4Interface, link: Link | None, addresses: Collection[IPv4Address]) -> Finding:
+    """`link` None: there is no such interface. `addresses` are its IPv4 ones."""
     subject = f"interface {name}"
     if link is None:
-        return wrong("network", subject, "is not there", "ip link; then change [netboot] interface")
+        return wrong("network", subject, "is not there", "ip link  # then change [netboot] interface")
     if link is not Link.UP:
         what = "has no link" if link is Link.NO_LINK else "is down"
-        return wrong("network", subject, what, f"ip link set {name} up; look at the cable")
-    if address != wanted.ip:
-        has = "has no IPv4 address" if address is None else f"has {address}"
+        return wrong("network", subject, what, f"ip link set {name} up  # and look at the cable")
+    if wanted.ip not in addresses:
+        has = f"has {', '.join(map(str, addresses))}" if addresses else "has no IPv4 address"
         return wrong(
             "network",
             subject,
             f"{has}, not {wanted.ip}",
-            f"ip address add {wanted} dev {name}, for good in your network settings",
+            f"ip address add {wanted} dev {name}  # for good: in your network settings",
         )
     return well("network", subject, f"is there with {wanted}")
 
@@ -141,7 +158,7 @@ def judge_rivals(mode: DhcpMode, interface: str, found: dict[str, str]) -> Findi
         )
     if len(found) > 1:
         return wrong("network", subject, f"{named} answer, and boards take either", "switch all of them off but one")
-    mend = "boardhand netboot advice --settings FILE: what it has to say" if mode is DhcpMode.OFF else ""
+    mend = "boardhand netboot advice --settings FILE  # what it has to say" if mode is DhcpMode.OFF else ""
     return Finding("network", subject, well("", "", "").verdict, f"{named} gives the addresses", mend)
 
 

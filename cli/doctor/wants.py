@@ -40,6 +40,7 @@ class DeviceWant:
     """`console of pi4`, `controller shelf`."""
     path: str = ""
     hub: str = ""
+    hub_method: str = ""
     usb_ids: tuple[tuple[str, str], ...] = ()
     serial: str | None = None
     place: str | None = None
@@ -155,7 +156,8 @@ def _controllers(settings: AgentSettings, wants: Wants) -> None:
         if isinstance(device, str | Path):
             wants.devices.append(DeviceWant(owner, path=str(device)))
         elif controller.driver == "usb_hub":
-            wants.devices.append(DeviceWant(owner, hub=str(getattr(controller, "hub", ""))))
+            method = str(getattr(controller, "method", ""))
+            wants.devices.append(DeviceWant(owner, hub=str(getattr(controller, "hub", "")), hub_method=method))
         elif controller.driver in _HID_IDS:
             serial, place = getattr(controller, "serial", None), getattr(controller, "path", None)
             wants.devices.append(DeviceWant(owner, usb_ids=_HID_IDS[controller.driver], serial=serial, place=place))

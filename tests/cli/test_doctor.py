@@ -230,11 +230,14 @@ ip link set bh-b up
 [ "$1" = alone ] || dnsmasq --keep-in-foreground --conf-file=/dev/null --port=0 --interface=bh-b --bind-interfaces \\
     --no-ping --dhcp-range=10.77.0.100,10.77.0.120 --leasefile-ro --pid-file= --user=root >/dev/null 2>&1 &
 exec "$2" -c '
-import json, sys
+import json, sys, time
 from agent.netboot_settings import NetbootTable
 from cli.doctor import segment
 table = NetbootTable(interface="bh-a", address="10.77.0.1/24", mqtt_for_boards="10.77.0.1:1883")
-found = [segment.check_interface(table), segment.check_rivals(table, lambda *_: None)]
+ends = time.monotonic() + 30
+while (interface := segment.check_interface(table)).verdict != "ok" and time.monotonic() < ends:
+    time.sleep(0.02)  # a link that was just set up is up when the kernel has looked at it
+found = [interface, segment.check_rivals(table, lambda *_: None)]
 print(json.dumps([[one.verdict, one.what] for one in found]))
 '
 """

@@ -89,7 +89,7 @@ def test_who_has_a_port(there, mine, verdict, says):
 def test_a_service_is_stopped_by_its_unit():
     there = [Listener("udp", "0.0.0.0", 69, 1, owners=(Owner(9, "in.tftpd", "tftpd-hpa.service"),))]
     (found,) = ports.check([TFTP], there, {})
-    assert found.mend == "systemctl disable --now tftpd-hpa.service; or change [netboot] tftp_port"
+    assert found.mend == "systemctl disable --now tftpd-hpa.service  # or change [netboot] tftp_port"
 
 
 @pytest.mark.parametrize(
@@ -289,19 +289,20 @@ def test_the_kernel_can_be_asked():
 
 
 @pytest.mark.parametrize(
-    ("state", "address", "verdict", "says"),
+    ("state", "addresses", "verdict", "says"),
     [
-        ("up", "10.77.0.1", OK, "is there"),
-        ("down", "10.77.0.1", WRONG, "is down"),
-        ("no link", "10.77.0.1", WRONG, "no link"),
-        ("up", None, WRONG, "no IPv4"),
-        ("up", "10.77.0.9", WRONG, "10.77.0.9"),
-        (None, None, WRONG, "not there"),
+        ("up", ["10.77.0.1"], OK, "is there"),
+        ("down", ["10.77.0.1"], WRONG, "is down"),
+        ("no link", ["10.77.0.1"], WRONG, "no link"),
+        ("up", [], WRONG, "no IPv4"),
+        ("up", ["192.0.2.1", "10.77.0.1"], OK, "is there"),
+        ("up", ["192.0.2.1", "10.77.0.9"], WRONG, "has 192.0.2.1, 10.77.0.9, not"),
+        (None, [], WRONG, "not there"),
     ],
 )
-def test_the_interface(state, address, verdict, says):
+def test_the_interface(state, addresses, verdict, says):
     found = segment.judge_interface(
-        "eth1", IPv4Interface("10.77.0.1/24"), state and segment.Link(state), address and IPv4Address(address)
+        "eth1", IPv4Interface("10.77.0.1/24"), state and segment.Link(state), [IPv4Address(one) for one in addresses]
     )
     assert (found.verdict, says in found.what) == (verdict, True)
 

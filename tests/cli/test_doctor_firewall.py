@@ -1,6 +1,7 @@
 """The way of a packet through rules as nftables 1.0.6 and iptables 1.8.9 printed them."""
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,60 @@ def test_what_is_said(want, verdict, says):
 def test_without_rules_everything_comes_in():
     want = PortWant("udp", "0.0.0.0", 67, "DHCP", "k")
     assert firewall.judge(want, from_nft('{"nftables": [{"metainfo": {}}]}')).verdict is Verdict.OK
+
+
+def ruleset(*rules, policy="drop"):
+    chain = {"family": "inet", "table": "t", "name": "input", "hook": "input", "policy": policy}
+    where = {"family": "inet", "table": "t", "chain": "input"}
+    entries = [{"chain": chain}, {"chain": {"family": "inet", "table": "t", "name": "lan"}}]
+    entries += [{"rule": {**where, "expr": expr}} for expr in rules]
+    lan = {"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": 69}}
+    entries.append({"rule": {**where, "chain": "lan", "expr": [lan, {"accept": None}]}})
+    return from_nft(json.dumps({"nftables": entries}))
+
+
+def vmap(key, *entries):
+    data = {"set": [[value, {verdict: target}] for value, verdict, target in entries]} if entries else "@named"
+    return {"vmap": {"key": key, "data": data}}
+
+
+STATE = vmap({"ct": {"key": "state"}}, ("established", "accept", None), ("invalid", "drop", None))
+UDP_PORTS = vmap({"payload": {"protocol": "udp", "field": "dport"}}, (69, "accept", None), (53, "drop", None))
+BY_INTERFACE = vmap({"meta": {"key": "iifname"}}, ("lo", "accept", None), ("eth1", "jump", {"target": "lan"}))
+UDP = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "udp"}}
+EITHER = {"match": {"op": "==", "left": {"payload": {"protocol": "th", "field": "dport"}}, "right": 8070}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "packet", "fate"),
+    [
+        ([[STATE]], Packet("udp", 69, "eth1"), Fate.OUT),  # the policy: a new packet is in none of its entries
+        ([[STATE], [UDP_PORTS]], Packet("udp", 69, "eth1"), Fate.IN),
+        ([[UDP_PORTS]], Packet("udp", 53, "eth1"), Fate.OUT),
+        ([[UDP_PORTS]], Packet("tcp", 69, "eth1"), Fate.OUT),
+        ([[BY_INTERFACE]], Packet("udp", 69, "eth1"), Fate.IN),
+        ([[BY_INTERFACE]], Packet("udp", 69, "eth2"), Fate.OUT),
+        ([[vmap({"payload": {"protocol": "udp", "field": "dport"}})]], Packet("udp", 69, ""), Fate.UNKNOWN),
+        ([[UDP, EITHER, {"accept": None}]], Packet("udp", 8070, ""), Fate.IN),
+        ([[UDP, EITHER, {"accept": None}]], Packet("tcp", 8070, ""), Fate.OUT),
+    ],
+)
+def test_a_map_of_verdicts_is_as_many_rules(rules, packet, fate):
+    chains = ruleset(*rules)
+    assert firewall.through(packet, chains["inet", "t", "input"], chains) is fate
+
+
+@pytest.mark.parametrize(
+    ("tool", "mend"),
+    [
+        ("iptables-save", "iptables -I INPUT -i eth1 -p udp --dport 69 -j ACCEPT  # for good"),
+        ("iptables-legacy-save", "iptables-legacy -I INPUT -i eth1 -p udp --dport 69 -j ACCEPT  # for good"),
+    ],
+)
+def test_what_iptables_has_made_iptables_mends(tool, mend):
+    chains = from_iptables("*filter\n:INPUT DROP [0:0]\nCOMMIT\n", tool)
+    found = firewall.judge(PortWant("udp", "10.77.0.1", 69, "TFTP", "k", interface="eth1"), chains)
+    assert found.mend.startswith(mend)
 
 
 def test_ports_of_this_host_alone_are_no_matter_of_the_firewall():

@@ -19,7 +19,7 @@ def test_the_cable_switches(farm, cable):
         said = farm.power("cabled", action)
         assert (said["ok"], said["power"]) == (True, action)
         assert cable()["power"] is (action == "on")
-        assert said["took_ms"] < 3000
+        assert said["took_ms"] < 30_000
 
 
 def test_a_cable_that_vanishes_in_the_middle_and_returns_is_verified(farm, cable, files):
@@ -50,7 +50,7 @@ def test_a_hid_relay_switches_and_reads_back(farm, relay):
         said = farm.power("relayed", action)
         assert (said["ok"], said["power"]) == (True, action)
         assert relay()["channels"] == bits
-        assert said["took_ms"] < 3000
+        assert said["took_ms"] < 30_000
     assert relay()["reports"][-2:] == ["ff02000000000000", "fd02000000000000"]
 
 

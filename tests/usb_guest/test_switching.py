@@ -5,6 +5,7 @@ import pytest
 
 CONSOLES = {"by-sysfs": ("BRD0001", 1), "by-libusb": ("BRD0002", 2)}
 OFF, ON = "0000", "0103"  # wPortStatus: nothing; powered, enabled, connected
+PATIENCE_MS = 30_000  # 1.3 s beside little load; one of two cores, shared by eight, has been seen to take 5 to 14 s
 
 
 @pytest.mark.parametrize("board", CONSOLES)
@@ -24,8 +25,8 @@ def test_a_port_is_switched_and_its_tty_vanishes_and_returns(farm, board):
     farm.until("both names back", lambda: farm.exists(ours) and farm.exists(udevs))
     assert farm.foreign_status("HUBSER1", port) == ON
     assert farm.told(begin) == [f"clear dev 1, port {port}", f"set dev 1, port {port}"]
-    assert off["took_ms"] < 5000
-    assert on["took_ms"] < 5000
+    assert off["took_ms"] < PATIENCE_MS
+    assert on["took_ms"] < PATIENCE_MS
 
 
 @pytest.mark.parametrize("board", CONSOLES)
