@@ -35,7 +35,7 @@ class Wanted:
     Attributes:
         target: the MQTT server where plugs are listened for; None for not at all.
         networks: where PDUs and plugs are looked for.
-        community_file: holds the SNMP community; without it no SNMP is spoken.
+        snmp: with which credentials PDUs are asked, one after the other; without any no SNMP is spoken.
         domains: where DNS is asked for MQTT servers; empty for this host's own, None for nowhere.
         probe: serial ports that may be asked whether they are power cables, or `EVERY_LIKELY`.
         by_mdns: whether multicast DNS is asked.
@@ -43,12 +43,10 @@ class Wanted:
 
     target: Target | None = None
     networks: Sequence[str] = ()
-    community_file: Path | None = None
-    snmp_version: str = "2c"
+    snmp: Sequence[SnmpAccess] = ()
     domains: Sequence[str] | None = ()
     probe: Sequence[str] = ()
     by_mdns: bool = True
-    snmp_port: int = 161
     http_port: int = 80
     mdns_group: tuple[str, int] = mdns.GROUP
     place: Place = field(default_factory=Place)
@@ -173,11 +171,11 @@ async def _pdus(
 ) -> None:
     if not addresses:
         return
-    if wanted.community_file is None:
-        do = "name the file that holds the community: --community-file FILE"
+    if not wanted.snmp:
+        do = "name the file that holds the community: --community-file FILE, or a user of version 3: --snmp-user NAME"
         found.problems.append(Problem("PDUs and PoE switches", "were not looked for", do))
         return
-    finder = SnmpFinder(SnmpAccess(wanted.community_file.absolute(), wanted.snmp_version, wanted.snmp_port))
+    finder = SnmpFinder(wanted.snmp)
     try:
         await finder.start()
         answers = await ask_each(addresses, finder.look, progress=progress)

@@ -6,13 +6,29 @@ from pathlib import Path
 from cli.command_line import Command, as_json, positive, target_of
 from cli.exits import usage
 
+AUTH_PROTOCOLS = ("md5", "sha", "sha224", "sha256", "sha384", "sha512")
+PRIV_PROTOCOLS = ("des", "aes", "aes192", "aes256")
+USUAL = {"auth_protocol": "sha", "priv_protocol": "aes"}
+"""What each device of SNMP version 3 knows."""
+
+
+def _snmp_options(page: ArgumentParser) -> None:
+    page.add_argument("--community-file", metavar="FILE", type=Path, help="holds the SNMP community, for PDUs")
+    page.add_argument("--community-env", metavar="VAR", help="the same from an environment variable")
+    page.add_argument("--snmp-version", choices=("1", "2c"), default="2c", help="with a community (2c)")
+    page.add_argument("--snmp-user", metavar="NAME", help="ask with SNMP version 3 as this user, before any community")
+    for what, protocols in (("auth", AUTH_PROTOCOLS), ("priv", PRIV_PROTOCOLS)):
+        usual = USUAL[f"{what}_protocol"]
+        page.add_argument(f"--{what}-protocol", choices=protocols, help=f"the user's, with a key ({usual})")
+        page.add_argument(f"--{what}-key-file", metavar="FILE", type=Path, help=f"holds the user's {what} key")
+        page.add_argument(f"--{what}-key-env", metavar="VAR", help="the same from an environment variable")
+
 
 def _options(page: ArgumentParser) -> None:
     page.add_argument(
         "--network", metavar="NET", action="append", default=[], help="look for PDUs and plugs there, 10.0.0.0/24"
     )
-    page.add_argument("--community-file", metavar="FILE", type=Path, help="holds the SNMP community, for PDUs")
-    page.add_argument("--snmp-version", choices=("1", "2c"), default="2c", help="2c")
+    _snmp_options(page)
     page.add_argument("--domain", metavar="NAME", action="append", default=[], help="ask DNS there for MQTT servers")
     page.add_argument(
         "--probe-serial", metavar="TTY", action="append", nargs="?", const="*", default=[],

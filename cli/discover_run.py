@@ -12,6 +12,7 @@ from agent.discovery.findings import Candidate
 from agent.discovery.known import known_devices
 from cli.discover import Found, Wanted, discover
 from cli.discover_local import Place
+from cli.discover_snmp import snmp_accesses
 from cli.discover_view import document, progress_bars, show
 from cli.discover_write import Plan, plan
 from cli.exits import Exit, usage
@@ -28,8 +29,9 @@ def run(args: Namespace, target: Target | None, *, as_json: bool) -> int:
         check_id("agent", args.agent)
     if args.write is not None and args.write.is_dir():
         raise usage(f"{args.write} is a folder", "name a settings file")
+    wanted = _wanted(args, target)
     with progress_bars() as bars:
-        found = asyncio.run(discover(_wanted(args, target), bars))
+        found = asyncio.run(discover(wanted, bars))
     made = None if args.write is None else plan(found, args.write, agent=args.agent)
     known = _known(made)
     if not as_json:
@@ -47,12 +49,10 @@ def _wanted(args: Namespace, target: Target | None) -> Wanted:
     return Wanted(
         target=target,
         networks=args.network,
-        community_file=args.community_file,
-        snmp_version=args.snmp_version,
+        snmp=snmp_accesses(args),
         domains=None if args.no_dns else args.domain,
         probe=args.probe_serial,
         by_mdns=not args.no_mdns,
-        snmp_port=args.snmp_port,
         http_port=args.http_port,
         mdns_group=(mdns.GROUP[0], args.mdns_port),
         place=Place(args.sysfs, args.dev),

@@ -1,8 +1,5 @@
-"""What `boardhand learn` found, as a table and as settings."""
+"""What `boardhand learn` found, as a table, and what it put back."""
 
-import json
-import re
-from collections.abc import Iterable
 from typing import Any
 
 from cli.boards import lines
@@ -44,38 +41,12 @@ def _number(value: float | None, unit: str) -> str:
     return "-" if value is None else f"{value:.1f} {unit}"
 
 
-def board_name(feed: Iterable[str], taken: Iterable[str]) -> str:
-    """A name that says where the board hangs, and that no other has."""
-    base = re.sub(r"[^a-z0-9]+", "-", f"board-{next(iter(feed))}".lower()).strip("-")[:50]
-    name, number = base, 1
-    while name in set(taken):
-        number += 1
-        name = f"{base}-{number}"
-    return name
-
-
-def stanzas(rows: list[dict[str, Any]], text: str) -> str:
-    """`[boards.X]` tables for the agent's settings, behind `text`, which stands there already."""
-    taken = set(re.findall(r"^\s*\[boards\.\"?([a-z0-9-]+)", text, re.MULTILINE))
-    out: list[str] = []
-    for row in rows:
-        name = board_name(row["feed"], taken)
-        taken.add(name)
-        out.append(f"\n# Learnt: {_comment(row['evidence'])}")
-        if row["boot_s"] is not None:
-            out.append(f"# It was up {row['boot_s']:g} s after its power came.")
-        out += [f"[boards.{name}]", f"feed = {json.dumps(row['feed'])}"]
-        if len(row["feed"]) > 1:
-            out.append('feed_is = "parallel"')
-        if row["macs"]:
-            out.append(f"macs = {json.dumps(row['macs'])}")
-        if row["consoles"]:
-            out.append(f"console = {json.dumps(row['consoles'][0])}")
-        for key, value in (("watts_idle", row["idle_w"]), ("watts_busy", row["busy_w"])):
-            if value is not None:
-                out.append(f"{key} = {value:g}")
-    return "\n".join(out) + "\n"
-
-
-def _comment(text: str) -> str:
-    return "".join(letter for letter in text if letter.isprintable())
+def put_back(found: dict[str, Any]) -> str:
+    """What of the outlets that were switched is as it was found."""
+    restored = found.get("restored")
+    if not isinstance(restored, dict):
+        return "" if found.get("unrestored") else "the outlets are as they were found"
+    if not restored:
+        return "no outlet was switched" if not found.get("unrestored") else ""
+    names = ", ".join(f"{shown(outlet)} {'on' if on else 'off'}" for outlet, on in restored.items())
+    return f"as found: {names}"

@@ -1,10 +1,11 @@
 """What discovery found, in the form in which it can be written into the settings."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-TomlValue = str | int | bool
+TomlValue: TypeAlias = str | int | float | bool | Sequence["TomlValue"] | Mapping[str, "TomlValue"]
 MAX_NAME_CHARACTERS = 40
 """Of a proposed id; ids may have 63, and a person has to type them."""
 

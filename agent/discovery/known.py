@@ -83,8 +83,10 @@ def _of_controller(table: Mapping[str, Any], look_up: Resolve) -> set[str]:
             found.add(SOME_DCTTECH)
     if "device" in text:
         found.add(tty(text["device"]))
-    if "url" in text:
-        found |= _of_url(text["url"], look_up)
+    requests = [table.get(key) for key in ("on", "off", "state")] if driver == "rest" else []
+    for one in (table, *requests):
+        if isinstance(one, Mapping) and isinstance(one.get("url"), str):
+            found |= _of_url(one["url"], look_up)
     return found
 
 

@@ -1,4 +1,5 @@
-"""Shelly devices at given addresses: `GET /shelly`, which each generation answers without a password.
+"""Shelly devices at given addresses: `GET /shelly`, which each generation answers without a password. What is of the
+first generation is asked on, see `agent.discovery.shelly_gen1`.
 
 Source: shelly-api-docs.shelly.cloud, gen2/ComponentsAndServices/Shelly (GetDeviceInfo) and gen1 (/shelly).
 """
@@ -12,11 +13,13 @@ import aiohttp
 from agent.discovery import known
 from agent.discovery.findings import Candidate, TomlValue, stem_of
 from agent.discovery.plugs_by_mqtt import shelly_identity
+from agent.discovery.shelly_gen1 import OldShelly
 from agent.discovery.sweep import Address
 
 TIMEOUT_S = 2.0
 """A Shelly on Wi-Fi answers in 0.1 s; an address that nobody has costs this much."""
-MAX_ANSWER_BYTES = 4096
+MAX_ANSWER_BYTES = 16384
+"""Settings of a Shelly 4 Pro have 6,000."""
 
 
 class ShellyFinder:
@@ -38,16 +41,28 @@ class ShellyFinder:
 
     async def look(self, address: Address) -> Candidate | None:
         """The Shelly at `address`; None where there is none, whatever else answers."""
-        if self._session is None:
-            raise RuntimeError("ShellyFinder is used outside its context")
         host = f"[{address}]" if address.version == 6 else str(address)  # IPv6
         base = f"http://{host}" + (f":{self._port}" if self._port != known.HTTP_PORT else "")
+        said = await self._get(f"{base}/shelly")
+        if said is None:
+            return None
+        identities = frozenset({known.http(str(address), self._port)})
+        device = OldShelly.of(said)
+        if device is None:
+            return _of(said, base, str(address), identities)
+        answers = {path: await self._get(f"{base}{path}") for path in device.questions()}
+        return device.candidate(base, str(address), answers, identities)
+
+    async def _get(self, url: str) -> Mapping[str, Any] | None:
+        """The JSON object that is there; None for whatever else."""
+        if self._session is None:
+            raise RuntimeError("ShellyFinder is used outside its context")
         try:
-            async with self._session.get(f"{base}/shelly", allow_redirects=False) as answer:
+            async with self._session.get(url, allow_redirects=False) as answer:
                 said = json.loads(await _body(answer)) if answer.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
             return None
-        return _of(said, base, str(address), self._port) if isinstance(said, Mapping) else None
+        return said if isinstance(said, Mapping) else None
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:
@@ -60,15 +75,10 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     return body
 
 
-def _of(said: Mapping[str, Any], base: str, address: str, port: int) -> Candidate | None:
+def _of(said: Mapping[str, Any], base: str, address: str, identities: frozenset[str]) -> Candidate | None:
     name, generation = said.get("id"), said.get("gen")
-    identities = {known.http(address, port)}
     if not isinstance(name, str) or not isinstance(generation, int):
-        if not isinstance(said.get("type"), str) or not isinstance(said.get("mac"), str):
-            return None
-        about = f"Shelly of the first generation, {said['type']}, at {address}"
-        why = "the first generation has another interface: use the driver rest, or Tasmota's firmware"
-        return Candidate("shelly", {}, about, identities=frozenset(identities), unwritten=why)
+        return None
     model = said.get("app") if isinstance(said.get("app"), str) else said.get("model")
     keys: dict[str, TomlValue] = {"driver": "shelly", "url": base}
     hints = []

@@ -2,10 +2,9 @@
 `agent/power/families`). Only questions are sent, no SET."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -31,29 +30,33 @@ DETECTION_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class SnmpAccess:
-    """How devices are asked. `community_file` holds the community, which is a secret."""
+    """How devices are asked. `keys` are those of a controller's table that say it: the version, and the file or the
+    environment variable that holds the community or, for version 3, beside the user the keys. No secret is in them."""
 
-    community_file: Path
-    version: str = "2c"
+    keys: Mapping[str, TomlValue]
     port: int = known.SNMP_PORT
 
     def settings(self, address: Address) -> SnmpSettings:
         """Those of a controller at `address`, as a person would write them.
 
         Raises:
-            ValueError: they are wrong, which no address of ours makes them.
+            ValueError: the keys do not fit together; says how.
         """
-        return SnmpSettings.model_validate(
-            {
-                "driver": "snmp",
-                "host": str(address),
-                "port": self.port,
-                "version": self.version,
-                "community_file": self.community_file,
-                "timeout_s": ANSWER_S,
-                "retries": RETRIES,
-            }
-        )
+        told = {"driver": "snmp", "host": str(address), "port": self.port, "timeout_s": ANSWER_S, "retries": RETRIES}
+        return SnmpSettings.model_validate({**told, **self.keys})
+
+    @property
+    def is_v3(self) -> bool:
+        return self.keys.get("version") == "3"
+
+    def hints(self) -> list[str]:
+        """What a person has to know of these credentials."""
+        who = "user" if self.is_v3 else "community"
+        found = [f"To switch, the {who} must be one that may write."]
+        names = [str(value) for key, value in self.keys.items() if key.endswith("_env")]
+        if names:
+            found.append(f"The agent needs {' and '.join(names)} in its environment.")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +68,49 @@ class OtherDevice:
 
 
 SnmpFound = Candidate | OtherDevice | Problem | None
-"""None: nobody answers there, or not to this community."""
+"""None: nobody answers there, or not to this community or user."""
 
 
 class SnmpFinder:
-    """Looks at one address after the other, with one engine."""
+    """Looks at one address after the other, with one engine for each access. Of several, those that come later are
+    tried where the ones before were of no use."""
 
-    def __init__(self, access: SnmpAccess) -> None:
-        self._access = access
+    def __init__(self, accesses: Sequence[SnmpAccess]) -> None:
+        self._accesses = accesses
         self._engines = EnginePool()
-        self._kept: SharedEngine | None = None
+        self._kept: list[SharedEngine] = []
 
     async def start(self) -> None:
-        """Read the community and make the engine, before a network is asked. While it is held, sessions that come
+        """Read the secrets and make the engines, before a network is asked. While they are held, sessions that come
         and go cost no new one.
 
         Raises:
-            ConfigurationError: the community cannot be read.
-            ValueError: the version is none.
+            ConfigurationError: a secret cannot be read.
+            ValueError: an access is none.
         """
-        settings = self._access.settings(ip_address("127.0.0.1"))
-        credentials = await asyncio.to_thread(read_credentials, "discover", settings)
-        self._kept = await self._engines.take(credentials)
+        for access in self._accesses:
+            settings = access.settings(ip_address("127.0.0.1"))
+            credentials = await asyncio.to_thread(read_credentials, "discover", settings)
+            self._kept.append(await self._engines.take(credentials))
 
     def close(self) -> None:
-        """Let go of the engine."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            self._engines.give_back(kept)
+        """Let go of the engines."""
+        while self._kept:
+            self._engines.give_back(self._kept.pop())
 
     async def look(self, address: Address) -> SnmpFound:
         """What is at `address`; never raises for what a device does."""
+        problem: Problem | None = None
+        for access in self._accesses:
+            found = await self._look(address, access)
+            if isinstance(found, Candidate | OtherDevice):
+                return found
+            problem = problem or found
+        return problem
+
+    async def _look(self, address: Address, access: SnmpAccess) -> SnmpFound:
         try:
-            settings = self._access.settings(address)
+            settings = access.settings(address)
         except ValidationError as problem:
             return Problem(str(address), str(problem.errors()[0]["msg"]))
         session = SnmpSession(str(address), settings, self._engines)
@@ -109,9 +122,11 @@ class SnmpFinder:
             return Problem(str(address), problem.problem, problem.do or "")
         finally:
             session.close()
-        return await self._of(address, settings, Identity.of(object_id, descr), text(name))
+        return await self._of(address, access, settings, Identity.of(object_id, descr), text(name))
 
-    async def _of(self, address: Address, settings: SnmpSettings, identity: Identity, name: str) -> SnmpFound:
+    async def _of(
+        self, address: Address, access: SnmpAccess, settings: SnmpSettings, identity: Identity, name: str
+    ) -> SnmpFound:
         driver = SnmpDriver(str(address), settings, self._engines)
         where = f"SNMP device {address} ({identity})"
         try:
@@ -126,33 +141,30 @@ class SnmpFinder:
             return Problem(where, problem.problem, problem.do or "")
         finally:
             await driver.close()
-        return self._candidate(address, said, name, outlets)
+        return _candidate(address, access, said, name, outlets)
 
-    def _candidate(self, address: Address, said: str, name: str, outlets: tuple[str, ...]) -> Candidate:
-        family, _, why = said.partition(": ")
-        known_family = families()[family]
-        keys: dict[str, TomlValue] = {"driver": "snmp", "host": str(address)}
-        keys |= self._not_default()
-        keys |= {"family": family, "community_file": str(self._access.community_file)}
-        hints = [f"Known by its {why}." if not why.startswith(("sysObjectID", "sysDescr")) else f"It says {why}."]
-        if known_family.caution:
-            hints.append(f"Beware: {known_family.caution}.")
-        hints.append("To switch, the community must be one that may write.")
-        if not outlets:
-            hints.append("It tells no outlets.")
-        return Candidate(
-            stem=stem_of(name, f"pdu-{str(address).replace('.', '-').replace(':', '-')}"),
-            keys=keys,
-            about=f"{known_family.vendor} {known_family.models} at {address}" + (f", named {name}" if name else ""),
-            outlets=outlets,
-            hints=tuple(hints),
-            identities=frozenset({known.snmp(str(address), self._access.port), *known.device_at(str(address))}),
-        )
 
-    def _not_default(self) -> Mapping[str, TomlValue]:
-        found: dict[str, TomlValue] = {}
-        if self._access.port != known.SNMP_PORT:
-            found["port"] = self._access.port
-        if self._access.version != "2c":
-            found["version"] = self._access.version
-        return found
+def _candidate(address: Address, access: SnmpAccess, said: str, name: str, outlets: tuple[str, ...]) -> Candidate:
+    family, _, why = said.partition(": ")
+    known_family = families()[family]
+    keys: dict[str, TomlValue] = {"driver": "snmp", "host": str(address)}
+    if access.port != known.SNMP_PORT:
+        keys["port"] = access.port
+    credentials = {key: value for key, value in access.keys.items() if (key, value) != ("version", "2c")}
+    if "version" in credentials:
+        keys["version"] = credentials.pop("version")
+    keys |= {"family": family, **credentials}
+    hints = [f"Known by its {why}." if not why.startswith(("sysObjectID", "sysDescr")) else f"It says {why}."]
+    if known_family.caution:
+        hints.append(f"Beware: {known_family.caution}.")
+    hints += access.hints()
+    if not outlets:
+        hints.append("It tells no outlets.")
+    return Candidate(
+        stem=stem_of(name, f"pdu-{str(address).replace('.', '-').replace(':', '-')}"),
+        keys=keys,
+        about=f"{known_family.vendor} {known_family.models} at {address}" + (f", named {name}" if name else ""),
+        outlets=outlets,
+        hints=tuple(hints),
+        identities=frozenset({known.snmp(str(address), access.port), *known.device_at(str(address))}),
+    )

@@ -42,6 +42,8 @@ class AgentHands:
         self._on_event: Callable[[Event], None] | None = None
         self._mac_of: dict[str, str] = {}
         """Of clients that have an address."""
+        self._spoke: set[str] = set()
+        """MACs that were heard by their own packets."""
         self._joining_opened = False
 
     # --- power -----------------------------------------------------------------------------------------------
@@ -78,6 +80,7 @@ class AgentHands:
     async def open_ears(self, on_event: Callable[[Event], None], consoles: list[str]) -> None:
         """See `Hands`."""
         self._on_event = on_event
+        self._spoke.clear()
         self._ears = Ears(on_event)
         self._ears.listen(consoles)
         await self.look()
@@ -120,6 +123,7 @@ class AgentHands:
         if isinstance(event, DhcpSeen):
             if event.address is not None:
                 self._mac_of[event.address] = event.mac
+            self._spoke.add(event.mac.lower())
             self._on_event(Sign(_mac(event.mac), words=event.vendor_class[:60]))
         elif not isinstance(event, FileFailed | FilePart | FileRefused) and (mac := self._mac_of.get(event.client)):
             self._on_event(Sign(_mac(mac), words=f"fetches {event.path}"[:60]))
@@ -128,6 +132,7 @@ class AgentHands:
         """Somebody whom we do not know registers: it is up."""
         if self._on_event is None:
             return
+        self._spoke.update(mac.lower() for mac in (said.mac, *said.macs))
         model = f", {said.compatible[0]}" if said.compatible else ""
         self._on_event(Sign(_mac(said.mac), ready=True, words=f"registers{model}"))
         for other in said.macs:
@@ -142,6 +147,12 @@ class AgentHands:
         elif isinstance(seen, LinkSeen):
             self._on_event(Present(Subject(Kind.LINK, seen.interface), here=seen.up))
         elif seen.answers and not self._is_ours(seen.mac):
+            # Where a bridge saw its frames there is no address. An entry with one may say "reachable" up to 5 s after the
+            # last packet (delay_first_probe_time, arp(7)): a board whose packets we hear would be heard without power.
+            if not seen.address:
+                self._spoke.add(seen.mac.lower())
+            elif seen.mac.lower() in self._spoke:
+                return
             self._on_event(Sign(_mac(seen.mac), words=seen.address))
 
     def _is_ours(self, mac: str) -> bool:

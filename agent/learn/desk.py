@@ -14,6 +14,7 @@ from typing import Protocol
 from agent.learn.experiment import Experiment
 from agent.learn.findings import findings
 from agent.learn.outlets import Choice
+from agent.learn.outlook import left_s, outlook
 from agent.learn.places import Rules
 from agent.learn.signs import Action, Drawn, Ended, Event, Switch, Switched, Tell
 from agent.requests import Answer, RequestError, text
@@ -123,6 +124,11 @@ class LearnDesk:
     def running(self) -> bool:
         return self._task is not None and not self._task.done()
 
+    @property
+    def outlets(self) -> frozenset[str]:
+        """Those of the experiment under way; its hands are on them until it has put them back."""
+        return frozenset(self._choice.free) if self.running else frozenset()
+
     # --- requests --------------------------------------------------------------------------------------------
 
     async def answer(self, data: dict[str, object]) -> Answer:
@@ -182,7 +188,8 @@ class LearnDesk:
         told["lines"] = [line for number, line in self._lines if number > seen]
         if experiment is None:
             return told
-        found = findings(experiment, self._clock())
+        now = self._clock()
+        found = findings(experiment, now)
         told["took_s"] = round(self._clock() - self._begun if self.running else self._took_s, 1)
         told["on"] = [name for name, place in experiment.places.items() if not place.is_off]
         told["rows"] = [asdict(row) for row in found.rows]
@@ -193,6 +200,11 @@ class LearnDesk:
         ]
         told["stopped"] = experiment.stopped or None
         told["unrestored"] = list(self._unrestored)
+        told["outlets"] = outlook(experiment, now)
+        settled = {outlet for row in found.rows for outlet in row.feed}
+        told["left_s"] = left_s(experiment, settled, now) if self.running else None
+        if not self.running:
+            told["restored"] = {name: on for name, on in self._found.items() if name not in self._unrestored}
         if self._problem is not None:
             told["problem"] = self._problem
         return told

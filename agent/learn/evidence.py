@@ -26,6 +26,8 @@ ODD_ONE = 0.05
 """How often a board boots at another pace: a disk check, a lost packet."""
 SHORTEST_DELAY_S, LONGEST_DELAY_S = 0.5, 600.0
 """Between these, delays of boards are taken to be spread evenly over their logarithm."""
+CHANCE_S = 1200.0
+"""A stranger is taken to be heard at least so often: what is looked for again and again for hours is met in the end."""
 MIN_HITS = 2
 """Whatever the odds say, once is no proof."""
 MAX_PAIRED = 24
@@ -215,9 +217,9 @@ class Evidence:
 
     def _odds(self, delays: list[list[float]]) -> float:
         """Bayes: the feed against something that is heard at random. For chance, each first hearing could have been
-        at any moment of the whole experiment; for the feed, the first delay is as boards' delays are, and each
-        later one is near the first."""
-        whole_s = self._now - self._history.begun
+        at any moment of the whole experiment (or of `CHANCE_S`); for the feed, the first delay is as boards' delays
+        are, and each later one is near the first."""
+        whole_s = min(self._now - self._history.begun, CHANCE_S)
         odds = 1.0
         for some in delays:
             odds /= len(self._outlets) + 1

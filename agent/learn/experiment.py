@@ -7,16 +7,15 @@ outlets that cannot be mistaken for them. In the end everything is as it was fou
 
 from collections.abc import Iterable
 
-from agent.learn.evidence import Evidence, Feed, Standing, needed_s
-from agent.learn.history import History
+from agent.learn.evidence import Evidence, Feed, Standing
+from agent.learn.history import FOREVER, History, Span
 from agent.learn.outlet_table import MOVING, At, Happening, after
-from agent.learn.places import AFTER_DRAIN_S, LISTENED, ON, SHORTEST_S, Place, Rules, Wish
+from agent.learn.places import AFTER_DRAIN_S, LISTENED, ON, SHORTEST_S, Place, Rules
 from agent.learn.signs import Action, Drawn, Ended, Event, Linked, Present, Sign, Subject, Switch, Switched, Tell
+from agent.learn.wishes import Wishes
 
 SURVEYS = 3
 """How often an outlet is listened to at length: again when another's sign had ended its time too early."""
-CHASES = 6
-"""How often an outlet is tried again for the sake of one subject."""
 MAX_CLAIMS = 3
 """How often a subject may be taken for another outlet's. What is heard with more than two talks by itself."""
 NEVER = float("inf")
@@ -30,11 +29,11 @@ class Experiment:
         self.rules = rules
         self.places = {name: Place(name, found_on=on, is_off=not on) for name, on in outlets}
         self.history = History(now, rules.drain_s)
+        self._wishes = Wishes(self.history, rules.odds)
         self.ended = False
         self.stopped = ""
         """Why it was stopped before its end."""
         self._claims: dict[Subject, str] = {}
-        self._chased: dict[tuple[Subject, str], int] = {}
         self._claimed: dict[Subject, int] = {}
         self._wake_at = NEVER
         self._first_start: float | None = None
@@ -192,10 +191,10 @@ class Experiment:
             return unseen[0], NEVER
         busy = {place.outlet for place in self.places.values() if place.at in ON}
         ask_at = NEVER
-        for place in self.places.values():
-            if place.at is not At.IDLE or place.tries >= self.rules.tries:
-                continue
-            wish = self._wanted(place, now)
+        idle = [place for place in self.places.values() if place.at is At.IDLE and place.tries < self.rules.tries]
+        # Who has been tried least goes first: a first try alone ends most doubts, and so the exclusions of the next.
+        for place in sorted(idle, key=lambda place: place.tries):
+            wish = self._wishes.of(place.outlet, self.standings(now), now)
             if wish.rivals & busy or not (wish.wait_s or self._cut_short(place, now)):
                 continue
             drained = max((self.places[rival].off_since for rival in wish.rivals), default=0.0) + self.rules.drain_s
@@ -205,59 +204,33 @@ class Experiment:
             ask_at = min(ask_at, rested_at)
         return None, ask_at
 
-    def _wanted(self, place: Place, now: float) -> "Wish":
-        """What another try of the outlet would be for."""
-        wish = Wish()
-        for subject, standing in self.standings(now).items():
-            fed_by = {outlet for feed in standing.feeds for outlet in feed}
-            doubts = {doubt.outlet: doubt.wait_s for doubt in standing.doubts}
-            if standing.proven or self._chased.get((subject, place.outlet), 0) >= CHASES:
-                continue
-            if place.outlet in doubts:
-                if doubts[place.outlet] is None:
-                    wish.wait_s[subject] = self._usual_wait_s(subject, fed_by, now)
-                    wish.rivals |= fed_by
-            elif place.outlet in fed_by and self._tells_most(place.outlet, subject, standing, now):
-                own = [wait_s for wait_s in doubts.values() if wait_s is not None]
-                if doubts and not own and standing.odds >= self.rules.odds:
-                    # The doubted ones are to be tried, not this one again.
-                    continue
-                wish.wait_s[subject] = self._usual_wait_s(subject, {place.outlet}, now)
-                wish.least_s = max(wish.least_s, *own, SHORTEST_S)
-                wish.rivals |= fed_by | set(doubts)
-        wish.rivals.discard(place.outlet)
-        return wish
-
-    def _tells_most(self, outlet: str, subject: Subject, standing: Standing, now: float) -> bool:
-        """Whether the outlet is the one to try for the subject: of several that may feed it, the one whose answer comes
-        soonest. If it is heard there, that refutes the others, and they need not wait for it in vain."""
-        if len(standing.feeds) < 2 or any(len(feed) > 1 for feed in standing.feeds):
-            return True
-        waits = [(self._usual_wait_s(subject, {feed[0]}, now), feed[0]) for feed in standing.feeds]
-        return min(waits)[1] == outlet
-
-    def _usual_wait_s(self, subject: Subject, fed_by: set[str], now: float) -> float:
-        heard = self.history.heard[subject]
-        trials = (trial for outlet in fed_by for trial in self.history.trials(outlet, now))
-        delays = [at - trial.span.begin for trial in trials if (at := heard.first_in(trial.span)) is not None]
-        return needed_s(max(delays, default=0.0))
-
     def _cut_short(self, place: Place, now: float) -> bool:
         """Whether its survey was ended by what is another's, as is known by now."""
-        if place.surveys >= SURVEYS or place.surveyed_s >= self.rules.listen_s:
+        if place.surveys >= SURVEYS:
             return False
         standings = self.standings(now)
         if self._was_up(place, now):
             return False
-        spokesman = None if place.ended_by is None else standings.get(place.ended_by)
-        if spokesman is not None and spokesman.proven:
-            return place.outlet not in spokesman.feeds[0]
         mine = [s for s in standings.values() if any(place.outlet in feed for feed in s.feeds)]
-        if not mine:
-            return True
-        # It fell silent, and what spoke last was taken for another's.
-        proven = any(s.proven and self._claims.get(s.subject) != place.outlet for s in mine)
-        return place.ended_by is None and proven
+        proven = [s.subject for s in mine if s.proven]
+        if proven:
+            return not self._heard_out(place, proven, now)
+        if place.surveyed_s >= self.rules.listen_s:
+            return False
+        spokesman = None if place.ended_by is None else standings.get(place.ended_by)
+        return not mine or (spokesman is not None and spokesman.proven)
+
+    def _heard_out(self, place: Place, subjects: list[Subject], now: float) -> bool:
+        """Whether it was once listened to until all of its own had been silent for long enough, or had had the time to
+        say that it is up."""
+        heard = [self.history.heard[subject] for subject in subjects]
+        for trial in self.history.trials(place.outlet, now):
+            span = trial.span
+            first = min((at for one in heard if (at := one.first_in(span)) is not None), default=span.end)
+            last = max((at for one in heard if (at := one.last_in(span)) is not None), default=span.end)
+            if span.end - last >= self.rules.quiet_s or span.end - first >= self.rules.listen_s:
+                return True
+        return False
 
     def _was_up(self, place: Place, now: float) -> bool:
         """Whether its own board said that it is up, while it was listened to."""
@@ -275,11 +248,11 @@ class Experiment:
         place.surveying = not again
         place.deadlines = {}
         if again:
-            wish = self._wanted(place, now)
+            wish = self._wishes.of(place.outlet, self.standings(now), now)
             place.least_s = wish.least_s
             for subject, wait_s in wish.wait_s.items():
                 place.deadlines[subject] = now + wait_s
-                self._chased[subject, place.outlet] = self._chased.get((subject, place.outlet), 0) + 1
+                self._wishes.granted(subject, place.outlet)
             longest_s = max([place.least_s, *wish.wait_s.values()])
             what = f"listening again for {len(place.deadlines)} signs, {longest_s:.1f} s at most"
         else:
@@ -321,13 +294,24 @@ class Experiment:
         spokesman = self._spokesman(place)
         if spokesman is not None:
             ready_at = min(at for at in self.history.heard[spokesman].ready_at if at >= place.on_since)
-            return min(latest, max(ready_at + rules.settle_s, place.on_since + SHORTEST_S))
+            # What draws nothing that is measured need not come to rest.
+            settle_s = rules.settle_s if place.watts else 0.0
+            return max(ready_at + settle_s, place.on_since + SHORTEST_S)
         spoke = [
-            at for subject in self._claimed_by(place) if (at := self.history.heard[subject].last()) >= place.on_since
+            at for subject in self.claimed_by(place) if (at := self.history.heard[subject].last()) >= place.on_since
         ]
-        return min(latest, max(spoke) + rules.quiet_s) if spoke else latest
+        if not spoke:
+            return latest
+        # It has said its first word in time, and now has as long again to say that it is up.
+        return min(self._first_word(place) + rules.listen_s, max(spoke) + rules.quiet_s)
 
-    def _claimed_by(self, place: Place) -> list[Subject]:
+    def _first_word(self, place: Place) -> float:
+        since = Span(place.on_since, FOREVER)
+        heard = (self.history.heard[subject].first_in(since) for subject in self.claimed_by(place))
+        return min((at for at in heard if at is not None), default=place.on_since)
+
+    def claimed_by(self, place: Place) -> list[Subject]:
+        """Who is taken for the outlet's board by now."""
         mine = (place.outlet,)
         found = []
         for subject in self.history.heard:
@@ -342,7 +326,7 @@ class Experiment:
 
     def _spokesman(self, place: Place) -> Subject | None:
         """Who has said that the outlet's board is up."""
-        for subject in self._claimed_by(place):
+        for subject in self.claimed_by(place):
             if any(at >= place.on_since for at in self.history.heard[subject].ready_at):
                 return subject
         return None

@@ -64,6 +64,16 @@ class Heard:
             return None
         return max(self.spans[at].begin, span.begin)
 
+    def last_in(self, span: Span) -> float | None:
+        """The last moment within `span` at which it said something; its coming, for what is there until it goes."""
+        at = bisect_left(self.spans, span.end, key=lambda heard: heard.begin)
+        if at < len(self.spans) and self.spans[at].begin == span.end:
+            return span.end
+        if at == 0 or self.spans[at - 1].end < span.begin:
+            return None
+        last = self.spans[at - 1]
+        return max(last.begin, span.begin) if last.end > span.end else last.end
+
     def last(self) -> float:
         """The last moment at which it said something; coming, for what is there or not."""
         return self.spans[-1].begin if self.present else self.spans[-1].end

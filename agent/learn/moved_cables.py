@@ -17,6 +17,8 @@ SIGNS_APART_S = 0.2
 BOOT_WITHIN_S = 600.0
 """A board that was switched on longer ago than this is not the reason why another one comes up now."""
 
+LONG_AGO = float("-inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -52,7 +54,10 @@ class MovedCables:
         """The board's outlets, `feed` as people read them, were read back."""
         board = self._boards.setdefault(name, _Board(feed))
         if board.power is not power or board.feed != feed:
-            board.feed, board.power, board.since, board.heard_on = feed, power, now, False
+            # Found on, it may have been so for long, and is not why another one comes up now.
+            found_on = power is Power.ON and board.power is Power.UNKNOWN
+            board.feed, board.power, board.heard_on = feed, power, False
+            board.since = LONG_AGO if found_on else now
             board.signs.clear()
 
     def forget(self, name: str) -> None:

@@ -28,7 +28,7 @@ class Rules:
     """
 
     at_once: int = 1
-    spacing_s: float = 2.0
+    spacing_s: float = 4.0
     inrush_s: float = 0.0
     rest_s: float = 4.0
     listen_s: float = 240.0

@@ -15,6 +15,7 @@ from cli.command_line import connection_options
 from cli.discover import Wanted, discover
 from cli.discover_command import DISCOVER
 from cli.discover_local import Place, look
+from cli.discover_snmp import snmp_accesses
 from cli.discover_view import show
 from cli.discover_write import plan
 from cli.exits import CliError, Exit
@@ -219,12 +220,30 @@ def test_a_raspberry_pi_5_has_one_switch(tmp_path, capsys):
 @pytest.mark.parametrize(
     "words",
     [["--network", "10.0.0.0/8"], ["--network", "lab"], ["--dry-run"], ["--agent", "No Id"], ["--write", "/"],
-     ["--network", "127.0.0.0/30", "--community-file", "/nothing"]],
+     ["--network", "127.0.0.0/30", "--community-file", "/nothing"],
+     ["--auth-key-file", "/nothing"], ["--snmp-user", "me", "--priv-key-env", "KEY"],
+     ["--community-file", "/a", "--community-env", "B"], ["--snmp-user", "me", "--auth-protocol", "sha"]],
 )  # fmt: skip
 def test_a_wrong_command_line(words):
     with pytest.raises(CliError) as problem:
         command(*words)
     assert problem.value.code is Exit.USAGE
+
+
+def test_credentials_are_named_and_version_3_comes_first(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    parser = ArgumentParser()
+    DISCOVER.options(parser)
+    assert snmp_accesses(parser.parse_args([])) == ()
+    words = ["--community-file", "public", "--snmp-version", "1", "--snmp-user", "me", "--snmp-port", "1161",
+             "--auth-key-file", "auth", "--priv-key-env", "PRIV", "--priv-protocol", "aes256"]  # fmt: skip
+    user, community = snmp_accesses(parser.parse_args(words))
+    assert user.keys == {
+        "version": "3", "user": "me", "auth_protocol": "sha", "auth_key_file": str(tmp_path / "auth"),
+        "priv_protocol": "aes256", "priv_key_env": "PRIV",
+    }  # fmt: skip
+    assert community.keys == {"version": "1", "community_file": str(tmp_path / "public")}
+    assert user.port == community.port == 1161
 
 
 def test_a_network_without_a_community_is_looked_at_for_plugs_alone(place, tree):

@@ -18,7 +18,7 @@ SERVICE = """<?xml version="1.0" standalone='no'?><!DOCTYPE service-group SYSTEM
 
 
 def run(*words: str) -> None:
-    subprocess.run(words, check=True, timeout=20)
+    subprocess.run(words, check=True, timeout=60)
 
 
 def look() -> int:

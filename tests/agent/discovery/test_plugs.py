@@ -148,11 +148,9 @@ async def test_a_shelly_of_the_second_generation():
     assert plug.requests == [("GET", "/shelly")]
 
 
-async def test_one_with_a_password_and_one_of_the_first_generation():
+async def test_one_with_a_password():
     _, found = await look(GEN2 | {"auth_en": True})
     assert "password_file" in found.hints[0]
-    _, old = await look({"type": "SHPLG-S", "mac": "AABBCCDDEEFF", "auth": False})
-    assert old.unwritten
 
 
 @pytest.mark.parametrize("said", ["", "<html>", "[1]", "{}", '{"id": 4, "gen": 2}', "[" * 3000, '"' + "x" * 5000 + '"'])

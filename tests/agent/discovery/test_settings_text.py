@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from agent.discovery.findings import Candidate, MqttServer, SerialLine, outlets_text, stem_of
 from agent.discovery.known import known_devices
-from agent.discovery.settings_text import Additions, CannotInsertError, inserted, missing, named, new_file, value_text
+from agent.discovery.settings_text import Additions, inserted, missing, named, new_file
+from agent.discovery.toml_places import CannotInsertError, value_text
 from agent.settings import load as load_agent
 from broker.settings import read_settings as load_broker
 

@@ -10,9 +10,16 @@ from agent.discovery.findings import Candidate, Problem
 from agent.discovery.settings_text import Additions, inserted, named
 from agent.discovery.snmp_pdus import OtherDevice, SnmpAccess, SnmpFinder
 from agent.discovery.sweep import addresses_of, ask_each
+from agent.power.drivers.snmp import SnmpDriver
+from agent.power.drivers.snmp_engine import EnginePool
 from agent.power.errors import ConfigurationError
 from agent.settings import load
 from virtual_lab.snmp_pdu import PduSettings, VirtualPdu
+from virtual_lab.snmp_pdu_engine import V3User
+from wire.phases import Power
+
+AUTH, PRIV = "an-auth-passphrase", "a-priv-passphrase"
+USER = V3User("operator", "sha256", AUTH, "aes", PRIV)
 
 
 @pytest.fixture
@@ -27,7 +34,7 @@ async def finder(community):
     made = []
 
     async def make(port):
-        made.append(SnmpFinder(SnmpAccess(community, port=port)))
+        made.append(SnmpFinder([SnmpAccess({"community_file": str(community)}, port)]))
         await made[-1].start()
         return made[-1]
 
@@ -130,7 +137,7 @@ async def test_one_that_is_too_slow_is_said_to_be(finder, monkeypatch):
 
 
 async def test_a_community_that_cannot_be_read_ends_it_before_anybody_is_asked(tmp_path):
-    one = SnmpFinder(SnmpAccess(tmp_path / "none"))
+    one = SnmpFinder([SnmpAccess({"community_file": str(tmp_path / "none")})])
     with pytest.raises(ConfigurationError, match="none cannot be read"):
         await one.start()
     one.close()
@@ -141,3 +148,72 @@ async def test_the_community_is_named_and_not_told(finder):
         found = await (await finder(pdu.port)).look(ip_address("127.0.0.1"))
     assert isinstance(found, Candidate)
     assert "public" not in repr(found), "the secret stays in its file"
+
+
+# --- version 3 ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def user_keys(tmp_path, monkeypatch):
+    """One key in a file, the other in the environment."""
+    (tmp_path / "auth-key").write_text(f"{AUTH}\n")
+    monkeypatch.setenv("PDU_PRIV_KEY", PRIV)
+    return {
+        "version": "3", "user": "operator", "auth_protocol": "sha256", "auth_key_file": str(tmp_path / "auth-key"),
+        "priv_protocol": "aes", "priv_key_env": "PDU_PRIV_KEY",
+    }  # fmt: skip
+
+
+async def looked(accesses):
+    finder = SnmpFinder(accesses)
+    try:
+        await finder.start()
+        return await finder.look(ip_address("127.0.0.1"))
+    finally:
+        finder.close()
+
+
+async def test_a_pdu_of_version_3_is_written_and_what_was_written_switches_it(user_keys, tmp_path):
+    async with VirtualPdu(PduSettings(model="eaton-g3", outlets=2, users=(USER,), read_community="no")) as pdu:
+        found = await looked([SnmpAccess(user_keys, pdu.port)])
+        assert found.keys == {
+            "driver": "snmp", "host": "127.0.0.1", "port": pdu.port, "version": "3", "family": "eaton-g3",
+            **{key: value for key, value in user_keys.items() if key != "version"},
+        }  # fmt: skip
+        assert pdu.sets == [], "nothing was switched"
+        path = tmp_path / "settings.toml"
+        text = inserted(f'[agent]\nname = "a"\nstate_dir = "{tmp_path}"\n', Additions(named([found], ())))
+        path.write_text(text)
+        ((name, settings),) = load(path).controllers.items()
+        driver = SnmpDriver(name, settings, EnginePool())
+        try:
+            await driver.set("2", True)
+            assert await driver.get("2") is Power.ON
+            assert await driver.get("1") is Power.OFF
+        finally:
+            await driver.close()
+    assert "The agent needs PDU_PRIV_KEY in its environment." in text
+    assert AUTH not in repr(found) + text
+    assert PRIV not in repr(found) + text
+
+
+async def test_with_user_and_community_each_device_gets_what_it_knows(user_keys, community):
+    async with VirtualPdu(PduSettings(outlets=2, model="hpe-g2", users=(USER,))) as both:
+        accesses = [SnmpAccess(user_keys, both.port), SnmpAccess({"community_file": str(community)}, both.port)]
+        assert (await looked(accesses)).keys["version"] == "3"
+    async with VirtualPdu(PduSettings(outlets=2, model="hpe-g2")) as old:
+        accesses = [SnmpAccess(user_keys, old.port), SnmpAccess({"community_file": str(community)}, old.port)]
+        assert (await looked(accesses)).keys["community_file"] == str(community)
+
+
+async def test_a_user_that_the_device_does_not_know_is_a_problem(user_keys):
+    async with VirtualPdu(PduSettings(outlets=2, users=(USER,))) as pdu:
+        found = await looked([SnmpAccess({**user_keys, "user": "nobody"}, pdu.port)])
+    assert isinstance(found, Problem)
+    assert found.where == "127.0.0.1"
+
+
+async def test_a_key_that_is_too_short_ends_it_before_anybody_is_asked(user_keys, monkeypatch):
+    monkeypatch.setenv("PDU_PRIV_KEY", "short")
+    with pytest.raises(ConfigurationError, match="PDU_PRIV_KEY has fewer than 8"):
+        await looked([SnmpAccess(user_keys)])

@@ -67,3 +67,12 @@ def test_a_board_with_power_or_unknown_power_is_never_told_of(times, power):
     watch = MovedCables()
     watch.power("a", FEEDS["a"], power, 0.0)
     assert [told for at in sorted(times) for told in watch.heard("a", "DHCP", at)] == []
+
+
+def test_a_board_that_was_found_on_is_not_where_the_cable_went():
+    watch = off("a", "b")
+    watch.power("c", FEEDS["c"], Power.ON, 95.0)  # the first reading: nobody knows since when
+    watch.power("b", FEEDS["b"], Power.ON, 100.0)
+    watch.heard("a", "DHCP", 103.0)
+    (moved,) = watch.heard("a", "DHCP", 104.0)
+    assert "nothing of b, whose outlet pdu:2 is on: the power cable of a hangs there now" in moved.what
