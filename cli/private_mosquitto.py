@@ -1,10 +1,13 @@
 """The MQTT server of `boardhand up`: a Mosquitto child of our own with a generated configuration."""
 
+import contextlib
 import os
+import secrets
 import shutil
 import socket
 from pathlib import Path
 
+from cli.board_listener import BoardListener
 from cli.exits import CliError, Exit, usage
 
 HOST = "127.0.0.1"  # anonymous access is given to this machine alone
@@ -13,13 +16,19 @@ PROGRAM = "mosquitto"
 EXTRA_PATH = "/usr/sbin:/usr/local/sbin"
 # 200 boards' states and a broker's backlog of one night's job logs; beyond it Mosquitto drops, it does not grow.
 MAX_QUEUED_MESSAGES = 10_000
+_ACL = "boards.acl"
+# The kernel takes the source ports of outgoing connections from above: Linux from 32768 on (ip_local_port_range in
+# ip(7)), gVisor from 16000 on. Any of them could take a port of up there before our server does, or while it restarts.
+QUIET_PORTS = (10_240, 16_000)
+QUIET_TRIES = 200
 START_DEADLINE_S = 10.0  # it takes 21 ms; a machine under load a second
 
 _TEMPLATE = """\
 # Written by 'boardhand up' at each start: changes are lost.
+per_listener_settings true
 listener {port} {host}
 allow_anonymous true
-# Off by default; without it 2,000 batched QoS 1 publishes take 8.8 s instead of 0.1 s (Nagle and delayed ACK).
+{boards}# Off by default; without it 2,000 batched QoS 1 publishes take 8.8 s instead of 0.1 s (Nagle and delayed ACK).
 set_tcp_nodelay true
 max_queued_messages {queued}
 persistence true
@@ -38,6 +47,11 @@ log_type notice
 # Each command is a connection: two lines each would fill the log.
 connection_messages false
 log_timestamp_format %Y-%m-%dT%H:%M:%S
+"""
+_FOR_BOARDS = """\
+listener {port} {host}
+allow_anonymous true
+acl_file {acl}
 """
 # It would become user 'mosquitto', who may not write into our folder. Anybody else stays who they are.
 _AS_ROOT = "user root\n"
@@ -60,11 +74,16 @@ def program() -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody uses, and that stays free until a server takes it, also after it has ended.
+
+    Raises:
+        CliError: there is none.
+    """
+    for port in secrets.SystemRandom().sample(range(*QUIET_PORTS), QUIET_TRIES):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise CliError(Exit.FAILED, f"no free port was found on {HOST}; choose one with --port")
 
 
 def is_taken(port: int) -> bool:
@@ -78,8 +97,8 @@ def is_taken(port: int) -> bool:
     return False
 
 
-def configuration(port: int, data: Path, log: Path) -> str:
-    """The text of the configuration file.
+def configuration(port: int, data: Path, log: Path, boards: BoardListener | None = None) -> str:
+    """The text of the configuration file. The access list for `boards` lies beside it, as `boards.acl`.
 
     Raises:
         CliError: a path has characters that Mosquitto's configuration cannot carry.
@@ -87,11 +106,14 @@ def configuration(port: int, data: Path, log: Path) -> str:
     for path in (data, log):
         if not str(path).isprintable() or str(path) != str(path).strip():
             raise usage(f"folder {str(path)!r} cannot stand in a Mosquitto configuration", "choose another --state-dir")
-    text = _TEMPLATE.format(port=port, host=HOST, queued=MAX_QUEUED_MESSAGES, data=data, log=log)
+    second = ""
+    if boards is not None:
+        second = _FOR_BOARDS.format(port=boards.port, host=boards.host, acl=data / _ACL)
+    text = _TEMPLATE.format(port=port, host=HOST, boards=second, queued=MAX_QUEUED_MESSAGES, data=data, log=log)
     return text + _AS_ROOT if os.geteuid() == 0 else text
 
 
-def prepare(folder: Path, log: Path, port: int) -> list[str]:
+def prepare(folder: Path, log: Path, port: int, boards: BoardListener | None = None) -> list[str]:
     """Write the configuration into `folder` and return the command that starts the server.
 
     Raises:
@@ -100,8 +122,12 @@ def prepare(folder: Path, log: Path, port: int) -> list[str]:
     """
     command = program()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if boards is not None:
+        access = folder / _ACL
+        access.write_text(boards.acl, encoding="utf-8")
+        access.chmod(0o600)  # Mosquitto warns of one that others may read
     conf = folder / "mosquitto.conf"
     fresh = folder / "mosquitto.conf.new"
-    fresh.write_text(configuration(port, folder, log), encoding="utf-8")
+    fresh.write_text(configuration(port, folder, log, boards), encoding="utf-8")
     fresh.replace(conf)
     return [command, "-c", str(conf)]

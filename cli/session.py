@@ -30,8 +30,10 @@ def _tls(target: Target) -> "SSLContext | None":
         return None
     import ssl
 
+    from daemon.tls import trusting
+
     try:
-        context = ssl.create_default_context(cafile=target.ca_file)
+        context = trusting(target.ca_file)
         if target.client_cert:
             context.load_cert_chain(target.client_cert, target.client_key)
     except (OSError, ssl.SSLError) as error:

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cli import private_mosquitto, up_page, up_plan
+from cli import board_listener, private_mosquitto, up_page, up_plan
 from cli.boards import collect
 from cli.children import Children, Program
 from cli.command_line import as_json, target_of
@@ -157,13 +157,16 @@ class _Up:
             raise usage(f"port {wanted} of {private_mosquitto.HOST} is taken", "choose another --port")
         port = wanted or private_mosquitto.free_port()
         log = self._folders.log("mosquitto")
-        command = private_mosquitto.prepare(self._folders.mosquitto, log, port)
         prefix = getattr(self._args, "prefix", None) or os.environ.get(ENVIRONMENT["prefix"]) or DEFAULT_PREFIX
+        settings = self._args.settings
+        boards = None if settings is None else board_listener.wanted(settings, prefix)
+        command = private_mosquitto.prepare(self._folders.mosquitto, log, port, boards)
         target = Target(f"mqtt://{private_mosquitto.HOST}:{port}", prefix, "boardhand up")
         self._children.add(Program(up_plan.MOSQUITTO, command, log, self._environment))
         await self._or_end(_answers(target, private_mosquitto.START_DEADLINE_S, f"see {log}"))
         await asyncio.to_thread(_mark_lost, target)
-        self._report.say(f"MQTT server: private Mosquitto at {target.url}")
+        also = "" if boards is None else f", and for boards at {boards.host}:{boards.port}"
+        self._report.say(f"MQTT server: private Mosquitto at {target.url}{also}")
         return target
 
     def _publish_address(self, address: FarmFile, target: Target) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from daemon.mqtt_discovery import Endpoint, SrvLookup
+from daemon.tls import trusting
 from wire.names import Prefix
 
 PLAIN_PORT = 1883
@@ -121,7 +122,7 @@ class MqttSettings(BaseModel):
         """
         if not (self.tls if tls is None else tls):
             return None
-        context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
+        context = trusting(self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.client_cert_file is not None:
             context.load_cert_chain(self.client_cert_file, self.client_key_file)

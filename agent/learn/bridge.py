@@ -147,8 +147,8 @@ class AgentHands:
         elif isinstance(seen, LinkSeen):
             self._on_event(Present(Subject(Kind.LINK, seen.interface), here=seen.up))
         elif seen.answers and not self._is_ours(seen.mac):
-            # Where a bridge saw its frames there is no address. An entry with one may say "reachable" up to 5 s after the
-            # last packet (delay_first_probe_time, arp(7)): a board whose packets we hear would be heard without power.
+            # Where a bridge saw its frames there is no address. An entry with one may say "reachable" up to 5 s after
+            # the last packet (delay_first_probe_time, arp(7)): a board would be heard that has no power any more.
             if not seen.address:
                 self._spoke.add(seen.mac.lower())
             elif seen.mac.lower() in self._spoke:

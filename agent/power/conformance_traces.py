@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -75,24 +76,55 @@ class LogRecorder(logging.Handler):
         root.setLevel(self._level_before)
 
 
+class MachineWatch:
+    """When the machine let this process not run: a thread that is woken too late, while the process used no time of a
+    processor. What holds up the event loop alone does not hold up a thread, or uses a processor."""
+
+    def __init__(self) -> None:
+        self._withheld: list[tuple[float, float, float]] = []
+        """From, to, and how much of that."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="machine watch", daemon=True)
+
+    def _watch(self) -> None:
+        before, used = time.monotonic(), time.process_time()
+        while not self._over.wait(TICK_S):
+            now, used_now = time.monotonic(), time.process_time()
+            late_s = now - before - TICK_S - (used_now - used)
+            if late_s > TICK_S:
+                self._withheld.append((before, now, late_s))
+            before, used = now, used_now
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def withheld_s(self, begin: float, end: float) -> float:
+        """How long the process could not run between two times of `time.monotonic`; known once the watch is over."""
+        return sum(late_s for first, last, late_s in self._withheld if first < end and last > begin)
+
+
 async def longest_stall_s(work: Awaitable[None]) -> float:
-    """Do the work; returns the longest time for which nothing else could run."""
-    loop = asyncio.get_running_loop()
-    longest = 0.0
+    """Do the work; returns the longest time for which nothing else could run, without what the machine withheld."""
+    gaps: list[tuple[float, float]] = []
 
     async def tick() -> None:
-        nonlocal longest
         while True:
-            before = loop.time()
+            before = time.monotonic()
             await asyncio.sleep(TICK_S)
-            longest = max(longest, loop.time() - before - TICK_S)
+            gaps.append((before, time.monotonic()))
 
-    ticking = asyncio.create_task(tick(), name="event loop watch")
-    try:
-        await asyncio.sleep(0)
-        await work
-        await asyncio.sleep(TICK_S)  # a stall at the very end is seen, too
-    finally:
-        ticking.cancel()
-        await asyncio.wait([ticking])
-    return longest
+    with MachineWatch() as machine:
+        ticking = asyncio.create_task(tick(), name="event loop watch")
+        try:
+            await asyncio.sleep(0)
+            await work
+            await asyncio.sleep(TICK_S)  # a stall at the very end is seen, too
+        finally:
+            ticking.cancel()
+            await asyncio.wait([ticking])
+    return max((end - begin - TICK_S - machine.withheld_s(begin, end) for begin, end in gaps), default=0.0)

@@ -29,9 +29,9 @@ class Notice:
 
 def save_timeline(connection: Connection, entry: TimelineEntry) -> None:
     connection.execute(
-        "INSERT INTO timeline (job, attempt, at, what) SELECT ?1, ?2, ?3, ?4"
-        " WHERE (SELECT count(*) FROM timeline WHERE job = ?1) < ?5",
-        (entry.job, entry.attempt, entry.at.isoformat(), entry.what, MAX_TIMELINE),
+        "INSERT INTO timeline (job, attempt, at, what) SELECT ?, ?, ?, ?"
+        " WHERE (SELECT count(*) FROM timeline WHERE job = ?) < ?",
+        (entry.job, entry.attempt, entry.at.isoformat(), entry.what, entry.job, MAX_TIMELINE),
     )
 
 

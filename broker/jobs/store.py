@@ -145,8 +145,8 @@ class JobStore:
 
         def work(connection: Connection) -> list[Job]:
             rows = connection.execute(
-                "SELECT * FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR number < ?2)"
-                " ORDER BY number DESC LIMIT ?3",
+                "SELECT * FROM jobs WHERE state = coalesce(?, state) AND number < coalesce(?, number + 1)"
+                " ORDER BY number DESC LIMIT ?",
                 (state.value if state is not None else None, before, limit),
             )
             return [_job(row) for row in rows]

@@ -11,9 +11,9 @@ def save_boot(connection: Connection, boot: SaveBoot) -> None:
         "INSERT INTO boots (board, took_s, at) VALUES (?, ?, ?)", (boot.board, boot.took_s, boot.at.isoformat())
     )
     connection.execute(
-        "DELETE FROM boots WHERE board = ?1 AND number <="
-        " (SELECT number FROM boots WHERE board = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
-        (boot.board, KEPT_BOOTS),
+        "DELETE FROM boots WHERE board = ? AND number <="
+        " (SELECT number FROM boots WHERE board = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+        (boot.board, boot.board, KEPT_BOOTS),
     )
 
 

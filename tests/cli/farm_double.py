@@ -17,15 +17,10 @@ from pathlib import Path
 from unittest import mock
 
 from board.client import MqttConnection
+from tests.free_ports import free_port
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(what: Callable[[], object], text: str, deadline_s: float = DEADLINE_S) -> object:
@@ -61,7 +56,7 @@ def mosquitto(folder: Path, port: int | None = None, extra: str = "") -> Iterato
         yield port
     finally:
         child.terminate()
-        child.wait(10)
+        child.wait(60)
 
 
 def board_state(board: str = "virt-1", **changes: object) -> dict[str, object]:

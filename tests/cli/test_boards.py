@@ -216,7 +216,7 @@ def test_watch_redraws_in_place_on_a_terminal(agent: AgentDouble, server: int) -
         assert screen.text().count("boards at 127.0.0.1") == 1, "redrawn in place, not scrolled"
         child.send_signal(2)
         wait_for(lambda: sees("interrupted"), "Ctrl-C is told")
-        assert child.wait(20) == 130
+        assert child.wait(60) == 130
     finally:
         stop(child)
         os.close(master)

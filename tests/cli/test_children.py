@@ -22,7 +22,7 @@ time.sleep(600)
 
 
 def program(
-    tmp_path: Path, code: str, on_line: Callable[[bytes], None] | None = None, deadline_s: float = 5
+    tmp_path: Path, code: str, on_line: Callable[[bytes], None] | None = None, deadline_s: float = 60
 ) -> Program:
     rule = ChildRule("child", stage=0, stop_deadline_s=deadline_s)
     return Program(rule, [sys.executable, "-c", code], tmp_path / "child.log", os.environ, on_line)
@@ -102,7 +102,7 @@ async def test_bad_settings_give_up_at_once(tmp_path: Path) -> None:
 
 def test_tether_follows_its_parent_and_refuses_a_wrong_one() -> None:
     wrong = subprocess.run(
-        [sys.executable, str(TETHER), "1", "echo", "hi"], capture_output=True, check=False, timeout=20
+        [sys.executable, str(TETHER), "1", "echo", "hi"], capture_output=True, check=False, timeout=60
     )
     assert (wrong.returncode, wrong.stdout) == (129, b"")
     missing = subprocess.run(

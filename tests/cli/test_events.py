@@ -87,7 +87,7 @@ def test_events_are_printed_once_with_gaps(server: int) -> None:
     child = listen(server, "--count", "3")
     for seq in (2, 2, 5):
         say(server, "boardhand/event/virt-1", event(seq))
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (0, "")
     assert out.splitlines() == [
         "2026-11-20T10:00:00.500+00:00 virt-1 #2 phase phase=ready",
@@ -103,7 +103,7 @@ def test_json_lines_and_hostile_events(server: int) -> None:
     say(server, "boardhand/event/virt-2", event(9, board="virt-2"))
     say(server, "boardhand/event/virt-1", event(3, details={"text": "\x1b[2J"}))
     say(server, "boardhand/event/virt-1", event(4))
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=60)
     documents = [json.loads(line) for line in out.splitlines()]
     assert [document.get("seq") or document["gap"]["missing"] for document in documents] == [1, 3, 4]
     assert err.count("unreadable event") + err.count("not believed") == 6
@@ -134,7 +134,7 @@ def test_a_restarted_server_is_waited_for(tmp_path: Path, gap: int) -> None:
             return child.poll() is not None
 
         wait_for(heard, "the event after the restart is printed")
-        out, err = child.communicate(timeout=20)
+        out, err = child.communicate(timeout=60)
     assert "trying again" in err
     assert "connected again" in err
     assert f"#{1 + gap} phase" in out

@@ -140,16 +140,16 @@ def test_a_script_and_an_identity(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         listed = subprocess.run(
-            ["dumpimage", "-l", tmp_path / "boot.scr"], capture_output=True, text=True, check=True, timeout=30
+            ["dumpimage", "-l", tmp_path / "boot.scr"], capture_output=True, text=True, check=True, timeout=60
         )
         assert kind in listed.stdout
     (tmp_path / "in.dts").write_text('/dts-v1/; / { aliases { ethernet0 = "/e"; }; e { }; };')
-    subprocess.run(["dtc", "-q", "-o", tmp_path / "a.dtb", tmp_path / "in.dts"], check=True, timeout=30)
+    subprocess.run(["dtc", "-q", "-o", tmp_path / "a.dtb", tmp_path / "in.dts"], check=True, timeout=60)
     tree = str(tmp_path / "a.dtb")
     done = boardhand("image", "identity", tree, tree, "--serial", "7", "--mac", "ethernet0=52:54:00:00:00:07", "--json")
     assert (done.returncode, json.loads(done.stdout)["path"]) == (0, tree), done.stderr
     got = subprocess.run(
-        ["fdtget", "-t", "bx", tree, "/e", "local-mac-address"], capture_output=True, text=True, check=True, timeout=30
+        ["fdtget", "-t", "bx", tree, "/e", "local-mac-address"], capture_output=True, text=True, check=True, timeout=60
     )
     assert got.stdout.strip() == "52 54 0 0 0 7"
 

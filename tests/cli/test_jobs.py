@@ -65,7 +65,7 @@ def test_submit_is_sent_again_with_the_same_transaction_until_the_broker_is_ther
         # The server is there, the broker is not: the request goes nowhere, and the server goes away again.
         wait_for(lambda: heard_a_request(port), "the command has sent its request")
     with mosquitto(tmp_path / "second", port), BrokerDouble(port, {"submit": lambda _: {"job": "job-7"}}) as broker:
-        out, _ = child.communicate(timeout=30)
+        out, _ = child.communicate(timeout=60)
     assert (child.returncode, out) == (0, "job-7\n")
     assert len({request["transaction"] for _, request in broker.requests}) == 1
 

@@ -33,8 +33,8 @@ def farm(tmp_path: Path) -> Iterator[str]:
             yield str(ready["mqtt"])
         finally:
             child.send_signal(signal.SIGINT)
-            child.wait(30)
-            reader.join(5)
+            child.wait(60)
+            reader.join(60)
 
 
 def test_the_board_boots_for_the_job_and_goes_back(farm: str) -> None:

@@ -60,4 +60,4 @@ def test_the_example_runs_on_a_virtual_board(tmp_path: Path) -> None:
         finally:
             up.send_signal(signal.SIGINT)
             up.wait(60)
-            reader.join(5)
+            reader.join(60)

@@ -51,7 +51,7 @@ class Agent:
 
     def end(self) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(60)
         self._link.close()
 
 
@@ -176,7 +176,7 @@ def test_a_full_store_refuses_new_jobs_and_loses_none(farm: Farm) -> None:
 
     wait_for(lambda: queued() == {"job-1", "job-2"}, "what waited is written")
     farm.broker.send_signal(signal.SIGKILL)
-    farm.broker.wait(10)
+    farm.broker.wait(60)
     farm.start()
     wait_for(lambda: queued() == {"job-1", "job-2"}, "the next broker has both")
     assert farm.job(waiting).stdout == "job-3\n"

@@ -121,7 +121,7 @@ def test_reader_that_leaves_early_is_no_traceback(agent: AgentDouble, server: in
     assert child.stderr is not None
     assert child.stderr.read() == b""
     child.stderr.close()
-    child.wait(20)
+    child.wait(60)
 
 
 def test_internal_fault_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def test_for_dnsmasq(settings, tmp_path, capsys):
     assert "other" not in text
     file = tmp_path / "dnsmasq.conf"
     file.write_text(text)
-    checked = subprocess.run(["dnsmasq", "--test", "-C", file], capture_output=True, text=True, timeout=20, check=False)
+    checked = subprocess.run(["dnsmasq", "--test", "-C", file], capture_output=True, text=True, timeout=60, check=False)
     assert checked.returncode == 0, checked.stderr
 
 

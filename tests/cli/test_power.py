@@ -147,11 +147,11 @@ def test_server_that_speaks_something_else() -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        stranger.settimeout(20)
+        stranger.settimeout(60)
         taken, _ = stranger.accept()
         taken.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         taken.close()
-        _, said = child.communicate(timeout=30)
+        _, said = child.communicate(timeout=60)
     assert child.returncode == Exit.UNREACHABLE
     assert said.startswith("boardhand: MQTT server")
 
@@ -261,7 +261,7 @@ def test_ctrl_c_is_130(agent: AgentDouble, server: int) -> None:
     )
     wait_for(lambda: agent.commands, "the command arrives")
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=20)
+    _, said = child.communicate(timeout=60)
     assert child.returncode == Exit.INTERRUPTED
     assert said.startswith("boardhand: interrupted; a power command that was sent may still be carried out")
 

@@ -35,16 +35,16 @@ def test_kill_9_right_after_the_last_acknowledgement_loses_at_most_that_round(tm
                 writer.publish(f"state/{n}", f"{n}".encode(), retain=True)
                 writer.publish(f"queued/{n}", f"{n}".encode())
             child.kill()
-            child.wait(10)
+            child.wait(60)
             writer.abort()
     with started(tmp_path, port):
         retained, queued = set(), []
         with MqttConnection("127.0.0.1", port, "reader") as reader:
             reader.subscribe("state/#")
-            while len(retained) < 100 and (message := reader.receive(5)) is not None:
+            while len(retained) < 100 and (message := reader.receive(60)) is not None:
                 retained.add(int(message.payload))
         with MqttConnection("127.0.0.1", port, "sleeper", clean=False) as sleeper:
-            while len(set(queued)) < 100 and (message := sleeper.receive(2)) is not None:
+            while len(set(queued)) < 100 and (message := sleeper.receive(6)) is not None:
                 queued.append(int(message.payload))
     assert retained == set(range(100))
     # The acknowledgement of the last one leaves before the save at the end of the round.

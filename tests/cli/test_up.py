@@ -97,7 +97,7 @@ def test_kill_9_of_up_leaves_no_process_and_no_stale_address(up: Callable[..., U
     pids = farm.ready()["pids"]
     farm.process.kill()
     farm.process.wait(DEADLINE_S)
-    wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the children follow their parent", 30)
+    wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the children follow their parent")
     again = up("--no-farm")  # same state folder: neither lock nor address of the dead one is in the way
     again.ready()
     assert again.command("jobs").returncode == 0

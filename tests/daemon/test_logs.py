@@ -165,7 +165,7 @@ def until_line(process):
     """Its first line, then SIGTERM; all it has written, and its exit code."""
     first = process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    _, rest = process.communicate(timeout=30)
+    _, rest = process.communicate(timeout=60)
     return (first + rest).decode().splitlines(), process.returncode
 
 
@@ -183,7 +183,7 @@ def test_the_agent_logs_json_by_its_command_line(tmp_path):
     settings = tmp_path / "farm.toml"
     settings.write_text('[agent]\nname = "lab1"\nstate_dir = "/proc/nothing/here"\n[log]\nlevel = "INFO"\n')
     process = start("agent", settings, "--log-format", "json")
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     found = [json.loads(line) for line in errors.decode().splitlines()]
     assert process.returncode == 1
     assert (found[-1]["level"], found[-1]["logger"]) == ("CRITICAL", "daemon.foreground")
@@ -194,7 +194,7 @@ def test_wrong_settings_are_json_too_when_asked_for(tmp_path):
     settings = tmp_path / "farm.toml"
     settings.write_text("[broker]\nidle = 3\n")
     process = start("broker", settings, "--log-format", "json")
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     (line,) = errors.decode().splitlines()
     assert process.returncode == 2
     assert "farm.toml:2: broker.idle" in json.loads(line)["message"]

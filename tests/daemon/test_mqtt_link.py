@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from daemon.mqtt_link import Message, MqttLink, NotConnectedError, PublishRefusedError, Will
 from daemon.mqtt_settings import MqttSettings
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Owner:

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.service_notify import ServiceNotify, StopEvent
 
-PATIENCE_S = 30
+PATIENCE_S = 60.0
 DAEMON = """
 import asyncio, signal, sys
 from daemon.foreground import run_daemon

@@ -95,7 +95,7 @@ async def test_the_event_loop_goes_on_while_the_disk_is_slow(tmp_path: Path) -> 
     import threading
 
     release = threading.Event()
-    slow = asyncio.ensure_future(store.run(lambda _db: release.wait(20)))
+    slow = asyncio.ensure_future(store.run(lambda _db: release.wait(60)))
     await asyncio.sleep(0)
     release.set()  # reached only because the loop was not blocked
     assert await slow

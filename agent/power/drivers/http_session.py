@@ -21,6 +21,7 @@ from agent.power.driver_kind import DriverContext
 from agent.power.drivers.secret_source import read_secret
 from agent.power.errors import AuthenticationError, ConfigurationError, PowerError, RefusedError, UnreachableError
 from agent.power.kinds.http_settings import HttpDeviceSettings, HttpSettings
+from daemon.tls import trusting
 
 MAX_REPLY_BYTES = 1 << 20
 """A thousand times what a plug says; more comes from something else, and would fill the memory."""
@@ -184,7 +185,7 @@ class HttpDevice:
                 self._tls = True
             else:
                 try:
-                    self._tls = ssl.create_default_context(cafile=str(self._settings.ca_file))
+                    self._tls = trusting(self._settings.ca_file)
                 except OSError as problem:
                     raise ConfigurationError(
                         f"ca_file {self._settings.ca_file} cannot be used: {problem.strerror or problem}",

@@ -9,10 +9,12 @@ Only what the service itself calls not ready yet (iDRAC's SYS518), and did not b
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.power.driver import OutletDescription, Timing
@@ -20,6 +22,7 @@ from agent.power.driver_kind import DriverContext
 from agent.power.drivers.secret_source import read_secret
 from agent.power.errors import AuthenticationError, ConfigurationError, PowerError, RefusedError, UnreachableError
 from agent.power.kinds.redfish import RedfishSettings
+from daemon.tls import trusting
 from wire.phases import Power
 
 T = TypeVar("T")
@@ -142,11 +145,26 @@ class RedfishDriver:
             )
             # A proxy for the web is none for the lab, and ~/.netrc is no place for our passwords.
             connector._session.trust_env = False  # noqa: SLF001 - sushy has no other way
+            if s.ca_file is not None:
+                # Else requests makes a context of its own, by Python's own measure: see there.
+                adapter = connector._session.get_adapter("https://")  # noqa: SLF001 - sushy has no other way
+                adapter.init_poolmanager(1, 1, ssl_context=self._trusting(s.ca_file))
             if password is not None:
                 connector.set_http_basic_auth(s.username, password)
             self._connector, self._password = connector, password
             self._systems = {}
         return self._connector
+
+    def _trusting(self, ca_file: Path) -> ssl.SSLContext:
+        try:
+            return trusting(ca_file)
+        except OSError as problem:
+            reason = problem.strerror or problem
+            raise ConfigurationError(
+                f"ca_file {ca_file} cannot be used: {reason}",
+                controller=self._name,
+                do="name a PEM file with the certificate of the authority",
+            ) from problem
 
     def _list(self) -> None:
         connector = self._connect()

@@ -29,8 +29,9 @@ COUNT_UP_BY = 24
 REQUESTS_PER_CALL = 6
 """A call may have to find the family first, or to read many outlets."""
 BY_SETTINGS = "set in the settings"
-CALL_MARGIN_S = 3.0
-"""For making an engine, and for a name server."""
+CALL_MARGIN_S = 15.0
+"""For making an engine, and for a name server. An engine takes up to a second, several on a busy host, and they are
+made one after the other. A device that is silent is known by the session long before."""
 
 
 class SnmpDriver:
