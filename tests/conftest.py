@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, settings
 
-START_DEADLINE_S = 20.0
+from tests.free_ports import free_port
+
+START_DEADLINE_S = 60.0
 
 # What chance finds in our codecs and tables it finds early; `HYPOTHESIS_PROFILE=soak make test` looks for the rest.
 # Tests that say their own number keep it. How long one takes says more of a build server's other guests than of us.
@@ -27,10 +29,15 @@ settings.register_profile("soak", max_examples=2000, deadline=None, suppress_hea
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ordinary"))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """In the place of pytest-asyncio's, whose ports any outgoing connection may take before the test does."""
+    return free_port()
+
+
+@pytest.fixture
+def unused_udp_port() -> int:
+    return free_port()
 
 
 @dataclass
@@ -72,7 +79,7 @@ class MosquittoServer:
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def kill(self) -> None:

@@ -207,7 +207,7 @@ def test_a_clean_stop_ends_what_is_under_way_and_says_offline_last(bench: Bench)
 def test_a_clean_stop_does_not_cut_a_boot_retry_short(bench: Bench) -> None:
     """A board that is late is cycled by the agent itself; a stop in the middle must not leave it off."""
     text = bench.settings.read_text()
-    bench.settings.write_text(text.replace("boot_timeout_s = 120", "boot_timeout_s = 5"))
+    bench.settings.write_text(text.replace("boot_timeout_s = 120", "boot_timeout_s = 9"))
     heard = bench.ready()
     bench.publish("boardhand/board/pi/power/set", "on")
     heard.wait(result_of("pi"))

@@ -135,7 +135,7 @@ def test_what_changes_is_written_beside_the_work(tmp_path: Path, monkeypatch: py
         store, recorder = await opened(tmp_path / "a.db")
         task = asyncio.create_task(recorder.run())
         boot_once(recorder)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await written.wait()
         assert await store.run(lambda db: db.execute("SELECT count(*) FROM agent_boot").fetchone()[0]) == 1
         task.cancel()

@@ -19,7 +19,7 @@ from tests.firmware_tools.bootloader_double import FakeUboot
 from wire.payloads import ErrorInfo, PowerResult
 from wire.phases import ErrorKind, Power, PowerAction
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Board:
@@ -364,7 +364,7 @@ async def test_a_restart_is_booted_by_dialogue_at_the_sight_of_its_countdown(ben
 
 
 async def test_an_order_ends_what_it_does_by_itself(bench):
-    made = await bench(fake={"banner_s": 1.0})
+    made = await bench(fake={"banner_s": 3.0})
     made.by_dialogue = True
     await made.power(PowerAction.ON)
     await until("it has begun", lambda: made.own, PATIENCE_S)

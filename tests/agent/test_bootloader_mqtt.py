@@ -27,7 +27,7 @@ class BoardThread(threading.Thread):
         self.device = os.ttyname(port)
         os.close(port)
         os.set_blocking(self.master, False)
-        self.fake = FakeUboot(banner_s=0.1, delay_s=0.5)
+        self.fake = FakeUboot(banner_s=0.1, delay_s=5.0)
         self.ended = threading.Event()
 
     def run(self) -> None:

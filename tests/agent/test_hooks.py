@@ -48,13 +48,13 @@ async def test_no_is_told_with_its_last_words(tmp_path):
 async def test_one_that_does_not_end_is_killed_with_its_children(tmp_path):
     text = f"sleep 300 & echo $! > {tmp_path}/child; echo waiting; sleep 300"
     began = time.monotonic()
-    result = await run_hook(hook(tmp_path, text, timeout_s=0.5), {})
-    assert time.monotonic() - began < 10
+    result = await run_hook(hook(tmp_path, text, timeout_s=2.5), {})
+    assert time.monotonic() - began < 60
     assert result.exit_code != 0
-    assert result.fault == "it did not end within 0.5 s and was killed"
+    assert result.fault == "it did not end within 2.5 s and was killed"
     assert result.output == "waiting\n"
     child = int((tmp_path / "child").read_text())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{child}").exists() and "State:\tZ" not in Path(f"/proc/{child}/status").read_text():
         assert time.monotonic() < deadline, "its child lives"
 
@@ -64,7 +64,7 @@ async def test_one_that_leaves_a_child_with_its_pipe_holds_nobody_up(tmp_path):
     result = await run_hook(hook(tmp_path, f"sleep 60 & echo $! > {tmp_path}/child; echo done"), {})
     os.kill(int((tmp_path / "child").read_text()), 9)
     assert (result.exit_code, result.output) == (0, "done\n")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 async def test_a_flood_of_words_is_bounded(tmp_path):

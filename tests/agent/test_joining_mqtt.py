@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.agent.test_netboot_dhcp import OTHER, STRANGER, NetbootBench
-from tests.conftest import free_port
+from tests.free_ports import free_port
 
 REGISTRATION = {
     "mac": STRANGER, "macs": [STRANGER, "52:54:00:99:00:11"], "boot_id": "b-1", "agent": "lab", "arch": "aarch64",

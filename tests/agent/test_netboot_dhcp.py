@@ -11,7 +11,7 @@ import pytest
 
 from netboot.dhcp_packet import DhcpPacket, MessageType, encode, parse
 from tests.agent.bench import DEADLINE_S, Bench
-from tests.conftest import free_port
+from tests.free_ports import free_port
 
 PI = "52:54:00:00:00:01"
 STRANGER, OTHER = "52:54:00:99:00:01", "52:54:00:99:00:02"

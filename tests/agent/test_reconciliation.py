@@ -39,7 +39,7 @@ class Pdu:
         return answer
 
     def close(self) -> None:
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)
 
 
 @pytest.fixture

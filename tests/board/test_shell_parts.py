@@ -103,7 +103,7 @@ def test_fields_survive_the_shell(shell, run, name):
     code = shell(json.dumps(offer).encode(), "json-parse", "fields")
     assert code is not None
     printer = b'\nprintf \'%s\\0\' "$m_run_0" "$m_name_0" "$m_steps" "$m_timeout_0" "$m_limit_0"'
-    out = subprocess.run([BUSYBOX, "sh"], input=code + printer, capture_output=True, check=True, timeout=20).stdout
+    out = subprocess.run([BUSYBOX, "sh"], input=code + printer, capture_output=True, check=True, timeout=60).stdout
     got = out.split(b"\0")
     assert got[0].decode() == run
     assert json.loads(b'"' + got[1] + b'"') == name  # kept as it stood in the JSON
@@ -124,7 +124,7 @@ def test_the_environment_survives_the_shell(shell, env):
     code = shell(json.dumps({"env": env}).encode(), "json-parse", "env")
     assert code is not None
     command = code + b"\nexec cat /proc/self/environ"
-    out = subprocess.run([BUSYBOX, "sh"], input=command, capture_output=True, check=True, timeout=20)
+    out = subprocess.run([BUSYBOX, "sh"], input=command, capture_output=True, check=True, timeout=60)
     got = dict(item.partition(b"=")[::2] for item in out.stdout.split(b"\0") if item.startswith(b"T_"))
     assert {k.decode(): v.decode() for k, v in got.items()} == {k: v for k, v in env.items() if "\0" not in v}
 

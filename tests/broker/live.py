@@ -13,6 +13,7 @@ from pathlib import Path
 
 from daemon.mqtt_link import MqttLink, NotConnectedError
 from daemon.mqtt_settings import MqttSettings
+from tests.free_ports import free_port
 from wire.payloads import (
     AgentState,
     BoardInfo,
@@ -43,12 +44,6 @@ PATIENCE_S = 60.0
 """Costs nothing when all is well."""
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Server:
     """mosquitto on loopback. Like most in the field it keeps nothing over a restart."""
 
@@ -72,14 +67,14 @@ class Server:
     def stop(self):
         if self.process is not None:
             self.process.kill()
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=60)
             self.process = None
 
 
 class BrokerProcess:
     def __init__(self, folder, port, **table):
-        quick = {"settle_s": 0.2, "tick_s": 0.1, "offer_timeout_s": 2, "power_timeout_s": 5, "min_on_s": 0}
-        quick |= {"lost_grace_s": 3, "absent_grace_s": 1, "bench_s": 1, "wake_timeout_s": 20}
+        quick = {"settle_s": 0.2, "tick_s": 0.1, "offer_timeout_s": 6, "power_timeout_s": 20, "min_on_s": 0}
+        quick |= {"lost_grace_s": 8, "absent_grace_s": 3, "bench_s": 1, "wake_timeout_s": 60}
         lines = [f"{key} = {value}" for key, value in {**quick, **table}.items()]
         self.settings = folder / "broker.toml"
         self.settings.write_text(
@@ -102,7 +97,7 @@ class BrokerProcess:
 
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)
-        code = self.process.wait(timeout=15)
+        code = self.process.wait(timeout=60)
         self.process = None
         return code
 

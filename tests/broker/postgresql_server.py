@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def programs():
@@ -90,7 +90,7 @@ class PostgresqlServer:
             )
         until = time.monotonic() + PATIENCE_S
         ready = [programs() / "pg_isready", "-q", "-h", self.folder, "-p", str(self.tcp_port or 5432)]
-        while subprocess.run(ready, check=False, timeout=10).returncode:
+        while subprocess.run(ready, check=False, timeout=60).returncode:
             assert self.process.poll() is None and time.monotonic() < until, self.log.read_text()
             time.sleep(0.05)
 
@@ -98,7 +98,7 @@ class PostgresqlServer:
         """kill -9 of the server and all of its processes, by their session: only ours are in it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
         self._children_gone()
         self.process = None
 
@@ -116,7 +116,7 @@ class PostgresqlServer:
     def cleanup(self):
         if self.process is not None:
             self.process.send_signal(signal.SIGQUIT)
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=60)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def sql(self, statement, database="postgres"):

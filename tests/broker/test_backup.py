@@ -70,7 +70,7 @@ async def of_sqlite(where):
 
 async def of_postgresql(place):
     """Brought up to date and read by a leader; and its counters go on where the rows end."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         leader = await win(place, "broker", asyncio.Event())
     store = JobStore(await PostgresqlEngine.open(place, MIGRATIONS, leader.epoch, leader.leads))
     try:

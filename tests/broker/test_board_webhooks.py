@@ -33,7 +33,7 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.open.wait(20)
+                receiver.open.wait(60)
                 status = receiver.answers.pop(0) if receiver.answers else 204
                 receiver.got.append((status, self.path, dict(self.headers), body))
                 self.send_response(status)
@@ -57,10 +57,10 @@ class Receiver:
         self.open.set()
         self.server.shutdown()
         self.server.server_close()
-        self.thread.join(10)
+        self.thread.join(60)
 
     async def until(self, count):
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while len(self.got) < count:  # noqa: ASYNC110  # a thread fills it
                 await asyncio.sleep(0.01)
         return [json.loads(body) for _, _, _, body in self.got]
@@ -177,7 +177,7 @@ async def test_a_server_that_is_not_there_stops_nothing(caplog):
     closed.close()
     async with Running([WebhookTable(url=url)]) as hooks:
         hooks.heard(event(1))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not any("was not told:" in r.message for r in caplog.records):  # noqa: ASYNC110  # no event to wait for
                 await asyncio.sleep(0.01)
 

@@ -105,8 +105,8 @@ async def until_health(farm, board, state):
 def retained(port, pattern):
     """What a client that comes now is given, by a foreign client."""
     done = subprocess.run(
-        ["mosquitto_sub", "-p", str(port), "-t", pattern, "--retained-only", "-W", "1", "-F", "%t"],
-        capture_output=True, text=True, check=False, timeout=20,
+        ["mosquitto_sub", "-p", str(port), "-t", pattern, "--retained-only", "-W", "4", "-F", "%t"],
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     return set(done.stdout.split())
 

@@ -85,14 +85,14 @@ def test_only_jobs_that_want_them_have_signals_and_programs():
 def test_the_programs_are_laid_down_by_any_shell_and_run(tmp_path, shell):
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "BOARDHAND_BIN": str(tmp_path), "BOARDHAND_BOARD": "b1"}
     run = [*shell.split(), "-c"]
-    subprocess.run([*run, bring_script()], env=env, check=True, timeout=20)
+    subprocess.run([*run, bring_script()], env=env, check=True, timeout=60)
     assert {path.name for path in tmp_path.iterdir()} == {*NAMES, "lava-calls"}
     done = subprocess.run(
-        [*run, "lava-self; lava-send x"], env=env, capture_output=True, text=True, timeout=20, check=False
+        [*run, "lava-self; lava-send x"], env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (1, "b1\n")
     assert "this job has no group" in done.stderr
     old = subprocess.run(
-        [*run, bring_script()], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=20, check=False
+        [*run, bring_script()], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=60, check=False
     )
     assert (old.returncode, "too old" in old.stdout) == (1, True)

@@ -25,8 +25,8 @@ from broker.store.schema import MIGRATIONS
 from broker.store.sql import LeadershipLostError, StoreUnavailableError
 from daemon.foreground import DaemonError
 from daemon.store import StoreError
-from tests.broker.live import free_port
 from tests.broker.postgresql_server import PostgresqlServer
+from tests.free_ports import free_port
 from wire.payloads import WorkLog
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -195,11 +195,11 @@ async def test_no_epoch_begins_inside_a_transaction_of_the_leader(place, lead, o
 
     def slow(connection):
         inside.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         connection.execute("INSERT INTO tokens VALUES ('b1', 5)")
 
     work = asyncio.create_task(engine.run(slow))
-    await asyncio.to_thread(inside.wait, 20)
+    await asyncio.to_thread(inside.wait, 60)
     await first.resign()
     second = asyncio.create_task(lead())
     done, _ = await asyncio.wait({second}, timeout=0.7)
@@ -245,7 +245,7 @@ async def test_a_server_that_does_not_answer_is_as_good_as_gone(lead, monkeypatc
     monkeypatch.setattr(leadership, "BEAT_TIMEOUT_S", 0.2)
     leader = await lead()
     with standing_still(leader._connection.info.backend_pid):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await leader.lost.wait()
             await leader.resign()  # its thread, too, comes back
     assert "did not answer" in leader.why
@@ -256,7 +256,7 @@ async def test_a_store_is_closed_while_a_transaction_hangs(lead, open_store, mon
     store = await open_store(await lead())
     with standing_still(store._store._connection.info.backend_pid):
         work = asyncio.create_task(store.commit([SaveToken("b1", 1)], []))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asyncio.sleep(0)
             await store.close()
             with pytest.raises(LeadershipLostError):

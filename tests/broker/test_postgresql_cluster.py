@@ -12,13 +12,14 @@ from broker.store.leader_table import FENCE, LEAD
 from broker.store.leadership import win
 from broker.store.postgresql_connection import Place, errors_told
 from broker.store.sql import LeadershipLostError
+from tests import stalls
 from tests.broker.live import BrokerProcess, LiveFarm, Server
 from tests.broker.postgresql_server import PostgresqlServer
 from wire.payloads import BrokerState, ErrorInfo, Request, Response, decode, encode
 from wire.phases import ErrorKind, Presence
 
 PATIENCE_S = 60.0
-TAKEOVER_S = 10.0
+TAKEOVER_S = 13.0
 """A second where the machine has time for it."""
 END_LEADERSHIP = (
     "SELECT pg_terminate_backend(pid) FROM pg_locks"  # noqa: S608  # a number of ours
@@ -161,17 +162,17 @@ async def test_the_leader_is_killed_in_a_storm(farm, make_cluster, postgresql):
         leader = await cluster.leader(epoch)
         await farm.until("it is heard", lambda e=epoch: len(sessions_of(farm)) == e)
         await farm.until("some runs", lambda e=epoch: sum(len(b.runs) for b in farm.boards.values()) >= 6 * e)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        if epoch == 2:
-            # An administrator, or a firewall: the process lives on, and the store stays where it was.
-            postgresql.sql(END_LEADERSHIP)
-            await cluster.leader(epoch + 1)
-        else:
-            leader.kill()
-            await cluster.leader(epoch + 1)
+        with stalls.watch() as took:
+            if epoch == 2:
+                # An administrator, or a firewall: the process lives on, and the store stays where it was.
+                postgresql.sql(END_LEADERSHIP)
+                await cluster.leader(epoch + 1)
+            else:
+                leader.kill()
+                await cluster.leader(epoch + 1)
+            assert took() < TAKEOVER_S
+        if leader.process is None:
             leader.start()
-        assert loop.time() - began < TAKEOVER_S
     jobs = await storming
     await all_ended_once(farm, jobs)
     await farm.until("the last one", lambda: len(sessions_of(farm)) == 4)

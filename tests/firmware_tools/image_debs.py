@@ -57,7 +57,7 @@ def deb(folder, name, files, *, links=(), control=None, version="1.0", arch="all
         os.utime(path, (1_700_000_000, 1_700_000_000))
     target = folder / f"{name}_{version}_{arch}.deb"
     command = ["dpkg-deb", "-Zgzip", "--build", "--root-owner-group", str(tree), str(target)]
-    subprocess.run(command, check=True, capture_output=True, timeout=30, env=env)
+    subprocess.run(command, check=True, capture_output=True, timeout=60, env=env)
     return target
 
 
@@ -86,7 +86,7 @@ def archive(folder, debs, *, key_home=None):
     for file in debs:
         data = file.read_bytes()
         (folder / "pool" / file.name).write_bytes(data)
-        fields = subprocess.run(["dpkg-deb", "-f", str(file)], capture_output=True, text=True, check=True, timeout=30)
+        fields = subprocess.run(["dpkg-deb", "-f", str(file)], capture_output=True, text=True, check=True, timeout=60)
         packages += f"{fields.stdout}Filename: pool/{file.name}\nSize: {len(data)}\n"
         packages += f"SHA256: {hashlib.sha256(data).hexdigest()}\n\n"
     dist = folder / "dists/toy"
@@ -121,7 +121,7 @@ def key(home):
     public = subprocess.run([*gpg, "--export"], check=True, capture_output=True, timeout=60).stdout
     file = home.with_suffix(".gpg")
     file.write_bytes(public)
-    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, capture_output=True, timeout=30)
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, capture_output=True, timeout=60)
     return file
 
 

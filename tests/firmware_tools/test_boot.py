@@ -14,6 +14,7 @@ import board
 from board.client import MqttConnection
 from firmware_tools.initramfs import build_board_initramfs
 from firmware_tools.kernel_modules import BOARD_MODULES, resolve
+from tests.free_ports import free_port
 from wire.payloads import registration_message
 
 BOARD_ROOM = Path(board.__file__).parent
@@ -89,11 +90,7 @@ def server(unused_port):
 
 @pytest.fixture
 def unused_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture(scope="module", params=["busybox", "python"])
@@ -158,4 +155,4 @@ def test_a_board_boots_registers_works_and_powers_down(boot, image, server, unus
     server.publish("boardhand/board/b1/work", b'{"kind":"poweroff"}')
     while expect(server, "board/b1/self")["state"] != "offline":
         pass
-    assert machine.child.wait(30) == 0  # QEMU ends when the machine switches itself off
+    assert machine.child.wait(60) == 0  # QEMU ends when the machine switches itself off

@@ -256,4 +256,5 @@ def test_whatever_comes_it_ends_in_time_and_says_what_it_does_next(story):
         catch.tick(now)
         steps += 1
         assert steps < 20 / PRESS_EVERY_S * 4
-    assert now <= max(20.5, sum(after_s for _, after_s in story))
+    # From Python 3.12 on `sum` rounds floats once, at its end.
+    assert now <= max(20.5, sum(after_s for _, after_s in story)) + 1e-6

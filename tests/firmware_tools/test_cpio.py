@@ -49,7 +49,7 @@ def test_busybox_unpacks_what_was_packed(tmp_path_factory, tree):
     folder = tmp_path_factory.mktemp("unpacked")
     data = b"".join(cpio.archive(entries_of(tree)))
     unpack = ["busybox", "cpio", "-i", "-m", "-d"]
-    subprocess.run(unpack, input=data, cwd=folder, check=True, capture_output=True, timeout=20)
+    subprocess.run(unpack, input=data, cwd=folder, check=True, capture_output=True, timeout=60)
     assert read_back(folder) == tree
     shuffled = b"".join(cpio.archive(reversed(list(entries_of(tree)))))
     assert shuffled == data
@@ -57,13 +57,13 @@ def test_busybox_unpacks_what_was_packed(tmp_path_factory, tree):
 
 def test_folders_stand_before_what_is_in_them_and_are_made_up_where_missing():
     data = b"".join(cpio.archive([cpio.regular("a/b/c", b"x"), cpio.regular("a.b", b""), cpio.directory("z", 0o700)]))
-    listing = subprocess.run(["busybox", "cpio", "-t"], input=data, check=True, capture_output=True, timeout=20).stdout
+    listing = subprocess.run(["busybox", "cpio", "-t"], input=data, check=True, capture_output=True, timeout=60).stdout
     assert listing.split() == [b"a", b"a/b", b"a/b/c", b"a.b", b"z"]
 
 
 def test_devices():
     data = b"".join(cpio.archive([cpio.character_device("dev/console", 5, 1)]))
-    listing = subprocess.run(["busybox", "cpio", "-tv"], input=data, check=True, capture_output=True, timeout=20).stdout
+    listing = subprocess.run(["busybox", "cpio", "-tv"], input=data, check=True, capture_output=True, timeout=60).stdout
     assert b"crw-------" in listing
     header = data[data.index(b"dev/console") - 110 :][:110]
     assert header[:6] == b"070701" and header[78:94] == b"%08X%08X" % (5, 1)

@@ -95,7 +95,7 @@ class FakeApt:
                 target.write_bytes(content)
                 target.chmod(0o755)
         command = ["dpkg-deb", "--root-owner-group", "-b", tree, self.folder / "debs" / f"{name}.deb"]
-        subprocess.run(command, check=True, capture_output=True, timeout=30)
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
 @pytest.fixture

@@ -27,14 +27,14 @@ SOURCE = """\
 def dtc(tmp_path):
     (tmp_path / "in.dts").write_text(SOURCE)
     subprocess.run(
-        ["dtc", "-@", "-q", "-O", "dtb", "-o", tmp_path / "in.dtb", tmp_path / "in.dts"], check=True, timeout=30
+        ["dtc", "-@", "-q", "-O", "dtb", "-o", tmp_path / "in.dtb", tmp_path / "in.dts"], check=True, timeout=60
     )
     return (tmp_path / "in.dtb").read_bytes()
 
 
 def get(path, node, name, kind="s"):
     done = subprocess.run(
-        ["fdtget", "-t", kind, path, node, name], capture_output=True, text=True, check=True, timeout=30
+        ["fdtget", "-t", kind, path, node, name], capture_output=True, text=True, check=True, timeout=60
     )
     return done.stdout.strip()
 
@@ -55,7 +55,7 @@ def test_everything_at_once_as_fdtget_reads_it(tmp_path):
     assert get(out, "/soc/ethernet@100", "mac-address", "bx") == "52 54 0 0 0 1"
     assert get(out, "/soc/ethernet@200", "local-mac-address", "bx") == "52 54 0 0 0 2"
     assert get(out, "/soc/single@300", "local-mac-address", "bx") == "52 54 0 0 0 3"
-    subprocess.run(["dtc", "-q", "-I", "dtb", "-O", "dts", "-o", tmp_path / "back.dts", out], check=True, timeout=30)
+    subprocess.run(["dtc", "-q", "-I", "dtb", "-O", "dts", "-o", tmp_path / "back.dts", out], check=True, timeout=60)
     # The room behind it is room for others: fdtput adds to it in place.
     assert len(out.read_bytes()) == int.from_bytes(out.read_bytes()[4:8], "big")
 

@@ -24,7 +24,7 @@ def build(out, busybox, kernel, **more):
 
 def listing(image):
     data = gzip.decompress(image.read_bytes())
-    done = subprocess.run(["busybox", "cpio", "-t"], input=data, check=True, capture_output=True, timeout=30)
+    done = subprocess.run(["busybox", "cpio", "-t"], input=data, check=True, capture_output=True, timeout=60)
     return done.stdout.decode().split()
 
 
@@ -75,7 +75,7 @@ def test_the_scripts_are_shell():
     scripts = sorted(room.glob("board_*.sh"))
     assert len(scripts) == 3
     for script in scripts:
-        subprocess.run(["busybox", "sh", "-n", script], check=True, timeout=10)
+        subprocess.run(["busybox", "sh", "-n", script], check=True, timeout=60)
 
 
 def make_python(root, sources):

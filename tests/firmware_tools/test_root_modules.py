@@ -13,7 +13,7 @@ from netboot.roots import boot_words
 def lines_of(image, name):
     done = subprocess.run(
         ["busybox", "cpio", "-i", "--to-stdout", name], input=gzip.decompress(image.read_bytes()),
-        check=True, capture_output=True, timeout=30,
+        check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     return done.stdout.decode().split()
 
@@ -47,5 +47,5 @@ def test_the_script_that_mounts_a_root_is_one_for_busybox(tmp_path):
     script = tmp_path / "init"
     (content,) = boot_words.initramfs_files().values()
     script.write_bytes(content)
-    subprocess.run(["busybox", "ash", "-n", str(script)], check=True, timeout=30)
+    subprocess.run(["busybox", "ash", "-n", str(script)], check=True, timeout=60)
     assert content.startswith(b"#!/bin/busybox sh\n")

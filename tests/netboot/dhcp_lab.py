@@ -27,11 +27,11 @@ SETTINGS = DhcpSettings(
     pool=(IPv4Address("10.77.0.100"), IPv4Address("10.77.0.110")),
 )
 PXE = b"PXEClient:Arch:00007:UNDI:003016"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def ip(*words):
-    subprocess.run(["ip", *map(str, words)], check=True, capture_output=True, timeout=20)
+    subprocess.run(["ip", *map(str, words)], check=True, capture_output=True, timeout=60)
 
 
 class Lab:
@@ -65,7 +65,7 @@ class Lab:
             while True:
                 shown = subprocess.run(
                     ["ip", "-n", self.names["server"], "-d", "link", "show", "type", "bridge_slave"],
-                    check=True, capture_output=True, text=True, timeout=20,
+                    check=True, capture_output=True, text=True, timeout=60,
                 )  # fmt: skip
                 if shown.stdout.count("bridge_slave state forwarding") == 2:
                     return
@@ -81,7 +81,7 @@ class Lab:
     def link_local(self, place, interface, *flags):
         shown = subprocess.run(
             ["ip", "-n", self.names[place], "-6", "-br", "addr", "show", "dev", interface, "scope", "link", *flags],
-            check=True, capture_output=True, text=True, timeout=20,
+            check=True, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         return shown.stdout
 
@@ -100,7 +100,7 @@ class Lab:
         for descriptor in self.open.values():
             os.close(descriptor)
         for name in self.names.values():
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=20, check=False)
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=60, check=False)
 
     async def run(self, place, *command, **more):
         process = await asyncio.create_subprocess_exec(
@@ -112,7 +112,7 @@ class Lab:
     def mac_of(self, place, interface="v0"):
         shown = subprocess.run(
             ["ip", "-n", self.names[place], "-br", "link", "show", interface],
-            check=True, capture_output=True, text=True, timeout=20,
+            check=True, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         return shown.stdout.split()[2]
 

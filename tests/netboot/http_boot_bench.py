@@ -45,7 +45,7 @@ class Boot:
         self.files[f"/{name}"] = SendFile(path)
         return path
 
-    async def outcome(self, deadline_s=10):
+    async def outcome(self, deadline_s=60.0):
         async with asyncio.timeout(deadline_s):
             while not self.done:
                 self.heard.clear()
@@ -58,7 +58,7 @@ class Boot:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=limit)
         writer.write(head)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await reader.read()
         except ConnectionError:
             return b""
@@ -90,7 +90,7 @@ async def slowly(port, path, *, receive_bytes=4096):
 async def rest(sock, first):
     loop, got = asyncio.get_running_loop(), bytearray(first)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while piece := await loop.sock_recv(sock, 1 << 20):
                 got += piece
                 if bytes(got).endswith(b"THE END"):

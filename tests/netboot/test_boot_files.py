@@ -114,7 +114,7 @@ def test_mkimage_reads_the_image(tmp_path, arch, shown):
     text = uboot_script(replace(PROFILE, arch=arch, kernel=Path("/img/zImage")))
     image = tmp_path / "boot.scr.uimg"
     image.write_bytes(script_image(text, arch, "boardhand board1"))
-    listed = subprocess.run(["mkimage", "-l", image], capture_output=True, text=True, check=True, timeout=30).stdout
+    listed = subprocess.run(["mkimage", "-l", image], capture_output=True, text=True, check=True, timeout=60).stdout
     assert "Image Name:   boardhand board1" in listed
     assert f"{shown} Linux Script (uncompressed)" in listed
     assert f"Image 0: {len(text)} Bytes" in listed
@@ -125,7 +125,7 @@ def test_the_image_is_mkimages_own(tmp_path):
     (tmp_path / "cmd").write_text(uboot_script(PROFILE))
     command = ["mkimage", "-A", "arm64", "-T", "script", "-C", "none", "-n", "boardhand", "-d", "cmd", "out"]
     environment = {"SOURCE_DATE_EPOCH": "0", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=30)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=60)
     ours = script_image(uboot_script(PROFILE), "arm64", "boardhand")
     assert ours == (tmp_path / "out").read_bytes()
 
@@ -143,7 +143,7 @@ def test_grub_config(tmp_path):
     for number, config in enumerate((text, bare)):
         path = tmp_path / f"{number}.cfg"
         path.write_text(config)
-        subprocess.run(["grub-script-check", path], check=True, capture_output=True, timeout=30)
+        subprocess.run(["grub-script-check", path], check=True, capture_output=True, timeout=60)
 
 
 @given(
@@ -165,7 +165,7 @@ def test_grub_reads_any_command_line(tmp_path):
     every = " ".join(chr(code) for code in range(33, 127) if chr(code) not in "\"'\\")
     path = tmp_path / "grub.cfg"
     path.write_text(grub_config(replace(GRUB, cmdline=every + " " + every.replace(" ", "")), IDENTITY))
-    subprocess.run(["grub-script-check", path], check=True, capture_output=True, timeout=30)
+    subprocess.run(["grub-script-check", path], check=True, capture_output=True, timeout=60)
 
 
 PI = replace(

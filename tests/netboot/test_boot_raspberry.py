@@ -80,6 +80,8 @@ class Pi:
     def _blocks(self, client, received, block):
         data, expected = b"", 1
         while True:
+            while received[0] == 6 or received[1] == (expected - 1) % 65536:  # sent again, as we were slow to answer
+                received = client.receive()
             opcode, number, part = received
             assert (opcode, number) == (3, expected % 65536)
             data += part
@@ -137,7 +139,7 @@ class Farm:
 
     async def sent(self, path):
         """That the server saw `path` off; its last ACK may still be on the way."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not any(isinstance(event, FileSent) and event.path == path for event in self.events):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 

@@ -88,7 +88,7 @@ async def ask_as_each(lab):
 
 async def test_dnsmasq_says_what_we_would(lab, tmp_path):
     file = written(tmp_path, AdviceSyntax.DNSMASQ, [*BOARDS, PI])
-    checked = subprocess.run(["dnsmasq", "--test", "-C", file], capture_output=True, text=True, timeout=20, check=False)
+    checked = subprocess.run(["dnsmasq", "--test", "-C", file], capture_output=True, text=True, timeout=60, check=False)
     assert checked.returncode == 0, checked.stderr
     await lab.dnsmasq("--dhcp-range=10.77.0.150,10.77.0.160,1h", f"--conf-file={file}")
     assert await ask_as_each(lab) == {name: wanted for name, (_, wanted) in CLIENTS.items()}

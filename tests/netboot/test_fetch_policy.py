@@ -249,7 +249,7 @@ async def test_an_origin_elsewhere_cannot_send_us_to_ourselves(tmp_path):
 
     def run(*command):
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=30, check=False,
+            command, capture_output=True, text=True, timeout=60, check=False,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -292,7 +292,7 @@ async def test_without_a_checksum_many_who_ask_cause_one_download_that_nobody_dr
     cache = await make_cache(len(BIG) + 100, allow=[origin.url("/")], without_checksum=True)
     origin.script = [origin.waits]
     asking = [asyncio.create_task(cache.fetch(origin.url(), None, holder=f"board{n}")) for n in range(10)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not origin.requests:  # noqa: ASYNC110  # the origin tells nobody
             await asyncio.sleep(0.005)
     origin.gate.set()
@@ -351,7 +351,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(make_cac
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
          "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True, timeout=30,
+        check=True, capture_output=True, timeout=60,
     )  # fmt: skip
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)

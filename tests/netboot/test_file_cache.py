@@ -59,7 +59,7 @@ def names(tmp_path):
     return {entry.name for entry in (tmp_path / "cache").iterdir()}
 
 
-async def until(true, deadline_s=10):
+async def until(true, deadline_s=60.0):
     async with asyncio.timeout(deadline_s):
         while not true():  # noqa: ASYNC110  # the folder and the origin's list tell nobody
             await asyncio.sleep(0.005)
@@ -352,7 +352,7 @@ async def test_python_s_own_http_server_as_origin(cache, tmp_path):
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = (await server.stdout.readline()).decode()
         url = re.search(r"http://[0-9.:]+/", line)[0]
         assert (await cache.fetch(f"{url}kernel", sha(BIG))).read_bytes() == BIG

@@ -71,7 +71,7 @@ class Farm:
         writer.write(
             "\r\n".join([f"{method} {path} HTTP/1.1", "Host: b", "Connection: close", *headers, "", ""]).encode()
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         return int(head.split()[1]), head, body

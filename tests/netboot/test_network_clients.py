@@ -15,7 +15,7 @@ UBOOT = "/usr/lib/u-boot/qemu_arm64/u-boot.bin"
 
 
 def ip(*words):
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=60)
 
 
 class Network:
@@ -49,7 +49,7 @@ class Network:
             self.events.append(json.loads(line))
             self.changed.set()
 
-    async def event(self, name, within_s=30.0, **details):
+    async def event(self, name, within_s=60.0, **details):
         """The first event of this name with these details."""
         async with asyncio.timeout(within_s):
             while True:
@@ -69,7 +69,7 @@ class Network:
         if self.reader is not None:
             await self.reader
         for namespace in (self.server, self.client):
-            subprocess.run(["ip", "netns", "del", namespace], capture_output=True, timeout=20, check=False)
+            subprocess.run(["ip", "netns", "del", namespace], capture_output=True, timeout=60, check=False)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def udhcpc(veth, tmp_path):
             "-O", "tftp", "-O", "bootfile", "-O", "hostname", stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await process.wait()
         learned = tmp_path / "learned.bound"
         if process.returncode != 0 or not learned.exists():
@@ -156,7 +156,7 @@ async def test_udhcpc_releases(veth, udhcpc, files, tmp_path):
         veth.client, "busybox", "udhcpc", "-i", "v1", "-f", "-n", "-R", "-s", tmp_path / "learned.sh",
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while b"obtained" not in await process.stderr.readline():
             pass
     process.terminate()
@@ -202,7 +202,7 @@ async def test_uboot_fetches_its_files(network, files, tmp_path, uboot_env):
         await network.event("FileSent", 20, path="pxelinux.cfg/01-52-54-00-77-00-01", role="config", **own)
         await network.event("FileSent", 20, path="initrd", role="initrd", size_bytes=100_000, **own)
         await network.event("FileSent", 20, path="kernel", role="kernel", size_bytes=300_000, **own)
-        async with asyncio.timeout(20):  # it cannot start octets of chance, and says so
+        async with asyncio.timeout(60):  # it cannot start octets of chance, and says so
             while "Image magic" not in console.read_text(errors="replace"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     except TimeoutError:

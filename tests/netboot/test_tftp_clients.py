@@ -48,11 +48,12 @@ async def test_foreign_clients_get_every_octet(farm, tmp_path, size):
         assert (name, code) == (name, 0), output
         assert (got.read_bytes() if got.exists() else b"") == data, (name, output)
     # A client may close its port right after its last ACK, but every transfer ends well.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(farm.done) < len(farm.asked):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert all(done.ok for done in farm.done)
-    assert farm.process.counters["resent_blocks"] <= 2
+    # Whoever the machine holds up for 20 ms is sent a block again. Copies of copies would double all of them.
+    assert farm.process.counters["resent_blocks"] <= 20 + len(farm.asked) * size // 512 // 20
 
 
 @pytest.mark.parametrize("client", ["tftp-hpa", "curl", "atftp", "atftp windowed"])

@@ -121,7 +121,8 @@ async def test_a_flood_from_one_address_disturbs_no_other(farm, raw_client):
     ended.set()
     await flooding
     assert sent > 2000
-    assert max(times) < 2.0  # one lost request would cost its client its timer: 5 s
+    # One lost request would cost its client its timer: 60 s. Any one may be held up by the machine for some.
+    assert max(times) < 30.0
     assert sum(question.client == "127.0.0.9" for question in farm.asked) < 1000
 
 
@@ -170,7 +171,7 @@ async def test_ipv6_and_ipv4_on_one_port(make_farm, tmp_path):
         process = await asyncio.create_subprocess_exec(
             "curl", "-sS", "--tftp-blksize", "1468", "-o", "got", f"tftp://{host}:{farm.port}/f", cwd=tmp_path
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await process.wait() == 0
         assert (tmp_path / "got").read_bytes() == data
     assert [question.client for question in farm.asked] == ["127.0.0.1", "::1"]
@@ -182,15 +183,19 @@ async def test_ipv6_blocks_leave_room_for_the_longer_header(make_farm):
 
     def talk():
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(5)
+            sock.settimeout(60)
             sock.sendto(b"\0\1f\0octet\0blksize\x009000\0", ("::1", farm.port))
             data, peer = sock.recvfrom(600)
             assert data == b"\0\6blksize\x001448\0"
             sock.sendto(b"\0\4\0\0", peer)
-            assert sock.recv(600) == b"\0\3\0\1x"
+            while (answer := sock.recv(600)) == data:  # again, for whoever acknowledges late
+                pass
+            assert answer == b"\0\3\0\1x"
             sock.sendto(b"\0\4\0\1", peer)
             sock.sendto(b"\0\1missing\0octet\0", ("::1", farm.port))
-            assert sock.recv(600)[:4] == b"\0\5\0\1"
+            while (refusal := sock.recv(600)) == answer:
+                pass
+            assert refusal[:4] == b"\0\5\0\1"
 
     await call(talk)
 
@@ -226,7 +231,7 @@ async def test_several_workers_serve_one_port(farm, make_workers, raw_client):
             assert fetch(raw_client(port), "f") == farm.files["f"].read_bytes()
 
     await call(talk)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(farm.done) < 40:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert all(done.ok for done in farm.done)
@@ -257,7 +262,7 @@ def test_without_udp_segment_windows_leave_packet_by_packet(segments):
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
         client.bind(("127.0.0.1", 0))
-        client.settimeout(5)
+        client.settimeout(60)
         sock.bind(("127.0.0.1", 0))
         sock.setblocking(False)
         sock.connect(client.getsockname())

@@ -376,7 +376,7 @@ def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path):
     library = build.build(tmp_path / "pump.so", ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
     preload = [
         subprocess.run(
-            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True, timeout=20
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True, timeout=60
         ).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]

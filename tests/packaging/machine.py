@@ -42,8 +42,18 @@ class Machine:
         self._children = []
         assert self._holder.stdout.readline() == "there\n"
         pid = self._holder.pid
-        (inner,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        self._enter = ["nsenter", f"--target={inner}", "--mount", "--pid", "--net", f"--wd={root}", "chroot", str(root)]
+        (self.inner,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        """The process, seen from outside, that holds its namespaces."""
+        self._enter = [
+            "nsenter",
+            f"--target={self.inner}",
+            "--mount",
+            "--pid",
+            "--net",
+            f"--wd={root}",
+            "chroot",
+            str(root),
+        ]
         self._environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
 
     def close(self) -> None:
@@ -51,6 +61,13 @@ class Machine:
         self._holder.communicate(timeout=PATIENCE_S)
         for child in self._children:
             child.communicate(timeout=PATIENCE_S)
+
+    def show(self, folder: Path, inside: str) -> None:
+        """Let a folder of ours be seen in there, under that path."""
+        target = self.root / inside.lstrip("/")
+        target.mkdir(parents=True, exist_ok=True)
+        command = ["nsenter", f"--target={self.inner}", "--mount", "mount", "--bind", str(folder), str(target)]
+        subprocess.run(command, check=True, timeout=PATIENCE_S)
 
     def run(self, *command: str, code: int | None = 0) -> str:
         done = subprocess.run(

@@ -113,7 +113,7 @@ async def lab(tmp_path):
                     host="127.0.0.1",
                     port=pdu.port,
                     community_file=community,
-                    timeout_s=0.3,
+                    timeout_s=3.0,
                     retries=0,
                 )
             }

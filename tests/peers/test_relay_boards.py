@@ -89,7 +89,7 @@ async def test_pdudaemon_switches_and_our_driver_reads(name, protocol, outlets, 
     steps = [f"on:{first}", f"on:{first + 2}", f"on:{last}", f"off:{first}"]
     async with VirtualRelayBoard(protocol, outlets) as board:
         assert (await run("pdudaemon", DRIVE, name, board.device, *steps)).endswith("done\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while board.edges[-1:] != [(1, False)]:  # noqa: ASYNC110 - it may have commands to read yet
                 await asyncio.sleep(0.01)
         assert [number for number, on in enumerate(board.on, 1) if on] == [3, outlets]

@@ -126,11 +126,11 @@ def udev_accepts(text: str, folder: Path) -> None:
     udevadm = shutil.which("udevadm")
     if udevadm is None:
         return
-    listing = subprocess.run([udevadm, "--help"], capture_output=True, text=True, timeout=20, check=False).stdout
+    listing = subprocess.run([udevadm, "--help"], capture_output=True, text=True, timeout=60, check=False).stdout
     if re.search(r"^\s+verify\b", listing, re.MULTILINE):
         file = folder / RULES_FILE_NAME
         file.write_text(text)
-        done = subprocess.run([udevadm, "verify", str(file)], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run([udevadm, "verify", str(file)], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -93,6 +93,7 @@ class Port:
         self._cable = cable
         self._tap = cable.kind is CableKind.TAP
         self._mac = bytes.fromhex(MAC.replace(":", ""))
+        os.set_blocking(cable.nic, False)
         if not self._tap:
             self._socket = socket.socket(fileno=os.dup(cable.nic))
 
@@ -102,25 +103,30 @@ class Port:
         else:
             self._socket.send(frame)
 
-    def receive(self, wanted, seconds=5.0):
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    def ask(self, frame, wanted, seconds=60.0):
+        """Send `frame` until an answer comes: a cable that was just laid may carry nothing yet."""
+        until = again = time.monotonic()
+        until += seconds
+        while (now := time.monotonic()) < until:
+            if now >= again:
+                self.send(frame)
+                again = now + 0.5
             try:
                 got = os.read(self._cable.nic, 65536)
             except BlockingIOError:
                 time.sleep(0.005)
                 continue
-            frame = got[10:] if self._tap else got
-            if wanted(frame):
-                return frame
+            heard = got[10:] if self._tap else got
+            if wanted(heard):
+                return heard
         raise SystemExit("the frame that was waited for did not come")
 
     def ask_for_bridge(self):
         """ARP for 10.77.0.1; returns who answered."""
         source, target = socket.inet_aton(ADDRESS), socket.inet_aton(network.BRIDGE_ADDRESS)
         arp = struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + self._mac + source + bytes(6) + target
-        self.send(b"\xff" * 6 + self._mac + b"\x08\x06" + arp)
-        answer = self.receive(lambda frame: frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02")
+        question = b"\xff" * 6 + self._mac + b"\x08\x06" + arp
+        answer = self.ask(question, lambda frame: frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02")
         return answer[6:12]
 
     def syn(self, to_mac, port):
@@ -131,8 +137,8 @@ class Port:
         tcp = tcp[:16] + struct.pack(">H", checksum(pseudo + tcp)) + tcp[18:]
         ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 1, 0, 64, 6, 0) + source + target
         ip = ip[:10] + struct.pack(">H", checksum(ip)) + ip[12:]
-        self.send(to_mac + self._mac + b"\x08\x00" + ip + tcp)
-        got = self.receive(lambda frame: frame[12:14] == b"\x08\x00" and frame[23] == 6 and frame[47] == 0x12)
+        opening = to_mac + self._mac + b"\x08\x00" + ip + tcp
+        got = self.ask(opening, lambda frame: frame[12:14] == b"\x08\x00" and frame[23] == 6 and frame[47] == 0x12)
         length = int.from_bytes(got[16:18], "big") - 20
         answer = got[34 : 34 + length]
         return checksum(target + source + struct.pack(">BBH", 0, 6, length) + answer)
@@ -160,7 +166,7 @@ def frames(kind, pump):
     bridge = port.ask_for_bridge()
     with socket.create_server((network.BRIDGE_ADDRESS, 1883)) as server:
         wrong = port.syn(bridge, 1883)
-        server.settimeout(5)
+        server.settimeout(60)
     macs = Path("/proc/net/dev").read_text()  # the far ends of veths are elsewhere
     return {"bridge": bridge.hex(":"), "checksum": wrong, "interfaces": macs.count("veth0q"), "pump": pump.end()}
 
@@ -203,20 +209,20 @@ def uboot(folder, pump):
         )
     try:
         switch_on(spec.qmp_socket)
-        text = wait_for_text(spec.console_log, b"Bytes transferred = 3000001", 25.0)
+        text = wait_for_text(spec.console_log, b"Bytes transferred = 3000001", 120.0)
         serial = device_tree.read(spec.device_tree.read_bytes()).root.properties["serial-number"]
     finally:
         for process in (machine, server):
             process.send_signal(signal.SIGTERM)
-            process.wait(10)
+            process.wait(60)
     bound = "DHCP client bound to address 10.77.0." in text
     return {"bound": bound, "pump": pump.end(), "serial": serial.decode(), "qemu": machine.returncode}
 
 
 def switch_on(path):
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     with socket.socket(socket.AF_UNIX) as qmp:
-        qmp.settimeout(30)
+        qmp.settimeout(60)
         while qmp.connect_ex(str(path)):  # not there yet, or bound and not yet listening
             if time.monotonic() > until:
                 raise SystemExit(f"QEMU does not listen on {path}")

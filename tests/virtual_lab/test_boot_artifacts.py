@@ -77,9 +77,9 @@ def test_a_second_lab_says_that_it_waits(tmp_path, kernel):
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = threading.Thread(target=boot_artifacts.get, args=(tmp_path, find_tools(), progress))
         second.start()
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         assert kernel == []
-    second.join(30)
+    second.join(60)
     assert kernel == [("6.1.0-test", "busybox")]
 
 

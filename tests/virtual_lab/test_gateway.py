@@ -8,21 +8,16 @@ from contextlib import asynccontextmanager
 import pytest
 
 from daemon.mqtt_settings import MqttSettings
+from tests.free_ports import free_port
 from virtual_lab import gateway as gateway_module
 from virtual_lab.gateway import Gateway
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def listening():
     return socket.create_server(("127.0.0.1", 0))
 
 
-async def until(condition, seconds=10.0):
+async def until(condition, seconds=60.0):
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  # what is waited for has no event
             await asyncio.sleep(0.01)
@@ -46,7 +41,7 @@ async def mosquitto(folder, port, lines=()):
     process = await asyncio.create_subprocess_exec("mosquitto", "-c", str(settings), stdout=log, stderr=log)
     log.close()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await answers(port):
                 assert process.returncode is None, (folder / f"mosquitto-{port}.log").read_text()
                 await asyncio.sleep(0.05)
@@ -70,7 +65,7 @@ async def running(settings, **options):
         assert gateway.connections == 0
 
 
-async def ended(reader, seconds=5.0):
+async def ended(reader, seconds=60.0):
     """Whether the other side closes within the time; a reset is as good as a FIN."""
     try:
         return await asyncio.wait_for(reader.read(), seconds) == b""
@@ -82,7 +77,7 @@ async def command(*arguments):
     process = await asyncio.create_subprocess_exec(
         *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 20)
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
     return process.returncode, output.decode()
 
 
@@ -178,7 +173,7 @@ async def test_a_half_closed_client_still_gets_its_answer():
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(bytes(range(256)) * 4000)
         writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await reader.read() == (bytes(range(256)) * 4000)[::-1]
         writer.close()
 
@@ -195,10 +190,10 @@ async def test_one_more_than_the_limit_is_refused_and_the_others_stay():
     ):
         kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
         for reader, _ in kept:
-            assert await asyncio.wait_for(reader.readexactly(2), 5) == b"hi"
+            assert await asyncio.wait_for(reader.readexactly(2), 60) == b"hi"
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-            await asyncio.wait_for(reader.readexactly(2), 5)
+            await asyncio.wait_for(reader.readexactly(2), 60)
         writer.close()
         assert gateway.connections == 2
         for _, kept_writer in kept:

@@ -51,7 +51,7 @@ async def ask(path, *lines):
     assert "QMP" in json.loads(await reader.readline())
     for line in lines:
         writer.write(line + b"\n")
-    answers = [json.loads(await asyncio.wait_for(reader.readline(), 5)) for _ in lines]
+    answers = [json.loads(await asyncio.wait_for(reader.readline(), 60)) for _ in lines]
     writer.close()
     return answers
 
@@ -69,8 +69,8 @@ async def test_a_reset_of_a_running_board_restarts_it(switch, tmp_path):
     reader, writer = await asyncio.open_unix_connection(tmp_path / "s.qmp")
     await reader.readline()
     writer.write(b'{"execute": "system_reset"}\n')
-    assert "return" in json.loads(await asyncio.wait_for(reader.readline(), 5))
-    assert json.loads(await asyncio.wait_for(reader.readline(), 5))["event"] == "RESET"
+    assert "return" in json.loads(await asyncio.wait_for(reader.readline(), 60))
+    assert json.loads(await asyncio.wait_for(reader.readline(), 60))["event"] == "RESET"
     writer.close()
     assert switch._machine.told == ["on", "off", "on"]
 

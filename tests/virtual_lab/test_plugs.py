@@ -18,7 +18,7 @@ async def run(*program, stdin=None):
         *program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             out, complaint = await process.communicate(stdin)
     finally:
         if process.returncode is None:
@@ -106,7 +106,7 @@ async def test_mosquitto_switches_a_tasmota(mqtt):
             "mosquitto_sub", "-p", port, "-t", "stat/plug/#", "-t", "tele/plug/LWT", "-v", "-C", "8", "-W", "15",
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await listening.stdout.readline() == b"tele/plug/LWT Online\n", "retained: it has subscribed"
             await publish("POWER2", "-m", "ON")
             await publish("Power2", "-n")
@@ -128,7 +128,7 @@ async def test_as_a_program():
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             url = json.loads(await process.stdout.readline())["url"]
 
             async def control(line):

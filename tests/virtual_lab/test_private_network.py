@@ -34,7 +34,7 @@ def folder():
 def run(user, scenario, folder):
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("lab_driver.py")), user, scenario, str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

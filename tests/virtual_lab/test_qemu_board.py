@@ -40,7 +40,7 @@ def test_the_tree_is_small_and_has_what_linux_needs(tree):
     assert not any(name.startswith("pl061") for name in names), "not there when firmware is given; Linux dies of it"
 
 
-async def read_until(reader, wanted, seconds=20.0):
+async def read_until(reader, wanted, seconds=60.0):
     text = b""
     async with asyncio.timeout(seconds):
         while wanted not in text:
@@ -73,7 +73,7 @@ async def test_power_and_console(tree, cable, tmp_path, own_environment):
         await driver.set(OUTLET, False)
         assert await driver.get(OUTLET) is Power.OFF
         await driver.set(OUTLET, True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while spec.console_log.read_bytes().count(b"U-Boot 20") < 2:  # it begins anew
                 await reader.read(4096)
         writer.close()
@@ -83,6 +83,20 @@ async def test_power_and_console(tree, cable, tmp_path, own_environment):
     assert not spec.qmp_socket.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(("built_in", "flash"), [(b"\0boot_script_dhcp=boot.scr.uimg\0", False), (b"\0", True)])
+def test_a_board_asks_for_a_script_whatever_is_built_into_its_uboot(tree, cable, tmp_path, built_in, flash):
+    uboot = tmp_path / "u-boot.bin"
+    uboot.write_bytes(b"boot_script_dhcp\0" + built_in)
+    spec = QemuBoardSpec("virt-2", MAC, tmp_path / "b", tmp_path, own_environment=False)
+    spec.folder.mkdir()
+    spec.environment_flash.write_bytes(b"of another release")
+    qemu_board.prepare(spec, tree, uboot)
+    assert spec.environment_flash.exists() is flash
+    if flash:
+        assert b"\0boot_script_dhcp=boot.scr.uimg\0" in spec.environment_flash.read_bytes()
+    assert ("-drive" in qemu_board.command(spec, LabTools(tmp_path, uboot), cable)) is flash
 
 
 async def test_a_qemu_that_does_not_start_says_why(tree, cable, tmp_path):

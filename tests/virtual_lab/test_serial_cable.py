@@ -18,7 +18,7 @@ async def talk(device, sent, expected):
     """Send bytes with pyserial, on a thread, and return what comes back up to `expected` bytes."""
 
     def work():
-        with serial.Serial(device, timeout=2 if expected else 0.1, exclusive=True) as port:
+        with serial.Serial(device, timeout=30 if expected else 0.1, exclusive=True) as port:
             port.write(sent)
             return port.read(max(expected, 1))
 
@@ -51,7 +51,7 @@ async def test_as_a_program_it_makes_and_removes_its_link(tmp_path):
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             ready = json.loads(await process.stdout.readline())
             assert ready == {"ready": True, "device": str(link)}
             assert await talk(str(link), b"1?", 1) == b"1"

@@ -65,7 +65,7 @@ async def test_a_plain_serial_program_reaches_it(protocol, tmp_path):
     async with VirtualRelayBoard(protocol, 4, link=tmp_path / "link") as board:
         with serial.Serial(board.device, timeout=0) as port:
             port.write(b"\x5a\r")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while len(board.received) < 2:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         board.vanish()
@@ -100,7 +100,7 @@ async def test_as_a_program(tmp_path):
         process.stdin.write(line.encode() + b"\n")
         return json.loads(await process.stdout.readline())
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         ready = json.loads(await process.stdout.readline())
         assert ready == {"ready": True, "device": str(tmp_path / "relays")}
         assert (await ask('{"do": "press", "outlet": 3, "on": true}'))["on"][2] is True

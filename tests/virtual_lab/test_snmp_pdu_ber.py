@@ -90,7 +90,7 @@ def both():
                 sock.setblocking(False)
                 for pdu in (reference, light):
                     await loop.sock_sendto(sock, data, ("127.0.0.1", pdu.port))
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(60):
                         answers.append(await loop.sock_recv(sock, 65535))
             return answers
 

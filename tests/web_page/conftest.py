@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import TimeoutException
+from selenium.common.exceptions import NoAlertPresentException, TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -17,12 +17,13 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from daemon.mqtt_link import MqttLink
 from daemon.mqtt_settings import MqttSettings
-from tests.broker.live import BrokerProcess, LiveFarm, Server, free_port
+from tests.broker.live import BrokerProcess, LiveFarm, Server
 from tests.broker.test_web import token_for
+from tests.free_ports import free_port
 from wire.payloads import ErrorInfo, Request, Response, decode, encode
 from wire.phases import ErrorKind
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 OPEN = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
 NAMES = ("attic-pi", "bone", "cubie", "imx8", "pi4-2", "pi5", "rock5", "visionfive")
 
@@ -119,12 +120,42 @@ class Page:
 
         self.until(f"button {label}", clicked)
 
+    def click(self, css: str) -> None:
+        """Click what news from the farm may draw anew in that very moment."""
+
+        def clicked() -> bool:
+            self.driver.find_element(By.CSS_SELECTOR, css).click()
+            return True
+
+        self.until(css, clicked)
+
+    def press_and_confirm(self, label: str) -> None:
+        """Click a button and say yes to the browser's question; once more where it was drawn anew under the click."""
+        wanted = f"//button[normalize-space()='{label}']"
+
+        def accepted() -> bool:
+            try:
+                self.driver.switch_to.alert.accept()
+            except NoAlertPresentException:
+                self.driver.find_element(By.XPATH, wanted).click()
+                return False
+            return True
+
+        self.until(f"the question of {label}", accepted)
+
     def enter(self, css: str) -> None:
         """Follow a link by the keyboard; news may draw it anew in that very moment."""
 
+        target = ""
+
         def followed() -> bool:
-            self.driver.find_element(By.CSS_SELECTOR, css).send_keys(Keys.ENTER)
-            return True
+            nonlocal target
+            if target and self.driver.current_url == target:
+                return True
+            link = self.driver.find_element(By.CSS_SELECTOR, css)
+            target = link.get_attribute("href")
+            link.send_keys(Keys.ENTER)  # lost where the link is drawn anew between its focus and the key
+            return False
 
         self.until(css, followed)
 
@@ -173,7 +204,7 @@ def browser():
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver", port=free_port()))
     try:
         yield driver
     finally:
@@ -200,7 +231,7 @@ def page(farm, browser):
 def _wait_for(base: str) -> None:
     for _ in range(600):
         try:
-            with urllib.request.urlopen(f"{base}/api/openapi.json", timeout=5) as answer:  # noqa: S310  # our own
+            with urllib.request.urlopen(f"{base}/api/openapi.json", timeout=60) as answer:  # noqa: S310  # our own
                 json.load(answer)
                 return
         except OSError:

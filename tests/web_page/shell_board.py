@@ -71,7 +71,7 @@ class ShellBoard:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(60)
             self.process = None
 
     def prints(self, text: str) -> None:
@@ -94,8 +94,8 @@ class ShellBoard:
     def close(self) -> None:
         self.stop()
         self.sh.kill()
-        self.sh.wait(10)
+        self.sh.wait(60)
         os.write(self._end, b".")
-        self.wires.join(10)
+        self.wires.join(60)
         for number in (self.line, self.shell, self.ends, self._end):
             os.close(number)

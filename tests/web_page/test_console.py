@@ -61,7 +61,8 @@ def test_read_type_be_refused_and_lose_the_keyboard(farm, page, board):
     assert "token" not in page.driver.page_source
     picture(page, "console")
     type_at(page, Keys.CONTROL + "]")
-    assert page.driver.switch_to.active_element.text == "Stop typing", "whoever has no mouse gets out"
+    active = page.driver.switch_to
+    page.until("whoever has no mouse gets out", lambda: active.active_element.text == "Stop typing")
     # It passes to bob while she types.
     lease(thread, board.name, "bob", 7)
     page.shows(".how", "You may not")
@@ -97,7 +98,7 @@ def test_it_goes_on_after_a_restart_of_the_agent_and_begins_with_what_was_record
     shows(page, "\nby 2")
     page.press("Stop typing")
     page.shows(".how", "Nobody types.")
-    assert page.driver.switch_to.active_element.text == "Type here"
+    page.until("its focus", lambda: page.driver.switch_to.active_element.text == "Type here")
 
 
 def test_on_a_phone_in_the_dark_and_of_a_flood_no_more_than_it_can_show(farm, page, board):

@@ -42,15 +42,13 @@ def test_log_in_watch_a_board_boot_and_be_refused_without_a_lease(farm, page):
     lease(thread, "bone", "bob", 3)
     page.shows("dl", "bob until")
     cycles = len(thread.farm.payloads("boardhand/board/bone/power/set"))
-    page.press("Cycle")
-    page.driver.switch_to.alert.accept()
+    page.press_and_confirm("Cycle")
     page.shows("#notices", "held by bob")
     picture(page, "refused")
     assert len(thread.farm.payloads("boardhand/board/bone/power/set")) == cycles, "it was not even asked"
     lease(thread, "bone", "alice", 4)
     page.shows("dl", "alice until")
-    page.press("Cycle")
-    page.driver.switch_to.alert.accept()
+    page.press_and_confirm("Cycle")
     page.shows("#notices", "bone: power is on")
     assert b'"token":4' in thread.farm.payloads("boardhand/board/bone/power/set")[-1]
     lease_gone = thread.farm.say(thread.farm.topics.lease("bone"), b"", retain=True)
@@ -148,8 +146,7 @@ def test_reserve_a_board_cycle_it_and_give_it_back(farm, page):
     page.go("board/cubie")
     page.shows("dl", "alice until")
     page.shows("dl", "U-Boot")
-    page.press("Cycle")
-    page.driver.switch_to.alert.accept()
+    page.press_and_confirm("Cycle")
     page.shows("#notices", "cubie: power is on")
     assert b'"token":1' in thread.farm.payloads("boardhand/board/cubie/power/set")[-1]
     page.press("2 hours from now")
@@ -159,7 +156,8 @@ def test_reserve_a_board_cycle_it_and_give_it_back(farm, page):
     page.shows("#notices", "cubie is given back")
     page.until("cubie is free", lambda: "alice" not in page.text("dl"))
     page.button("Reserve for 2 hours")
-    assert thread.farm.payloads("boardhand/board/cubie/lease")[-1] == b""
+    # The page has it from the broker; by way of the MQTT server it may come later.
+    page.until("no lease is retained", lambda: thread.farm.payloads("boardhand/board/cubie/lease")[-1] == b"")
     assert page.console_errors("401", "404") == []
 
 
@@ -185,9 +183,7 @@ def test_the_first_job_takes_the_place_of_no_jobs(farm, page):
     thread, known, _ = farm
     page.log_in(known["alice"])
     page.go("jobs")
-    page.until(
-        "the filter", lambda: page.driver.find_element(By.CSS_SELECTOR, "select option[value=cancelled]")
-    ).click()
+    page.click("select option[value=cancelled]")
     page.shows("tbody", "No jobs.")
     for name, state in (("first", JobState.CANCELLED), ("other", JobState.PASSED)):
         said = JobSummary(job=f"job-9{len(name)}{state}", name=name, state=state, submitted=datetime.now(UTC))
@@ -211,8 +207,8 @@ def test_a_farm_that_wakes_reads_the_leases_once_a_second(farm, page):
         thread.run(thread.farm.say_state(thread.farm.boards["imx8"], Phase.READY, f"change {n}"))
     page.driver.get(f"{page.base}/#/board/imx8")
     page.shows("dl", "change 59")
-    took_s = (datetime.now(UTC) - began).total_seconds()
-    assert page.driver.execute_script(asked) - before <= took_s + 2
+    count = page.driver.execute_script(asked) - before
+    assert count <= (datetime.now(UTC) - began).total_seconds() + 2
 
 
 def test_a_board_that_would_join_is_shown_and_taken_off_the_list(farm, page):
@@ -236,8 +232,7 @@ def test_a_board_is_retired_and_taken_back(farm, page):
     _, known, _ = farm
     page.log_in(known["olga"])
     page.go("board/attic-pi")
-    page.press("Retire")
-    page.driver.switch_to.alert.accept()
+    page.press_and_confirm("Retire")
     page.shows("#notices", "attic-pi: taken out for good")
     page.shows("main", "retired")
     picture(page, "health")

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.free_ports import free_port
+
 BOOT_DEADLINE_S = 240.0
 """Two QEMU boards under TCG on two cores that tests share; alone they need 15 s."""
 ANSWER_DEADLINE_S = 60.0
@@ -131,7 +133,7 @@ class Farm:
     def publish(self, topic: str, payload: str, *options: str) -> None:
         command = ["mosquitto_pub", "-p", str(self.port), "-q", "1", "-t", topic, "-m", payload, *options]
         end = time.monotonic() + ANSWER_DEADLINE_S
-        while subprocess.run(command, check=False, timeout=20, capture_output=True).returncode != 0:
+        while subprocess.run(command, check=False, timeout=60, capture_output=True).returncode != 0:
             assert time.monotonic() < end, "the MQTT server does not take messages"
             time.sleep(0.1)
 
@@ -203,12 +205,9 @@ def farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
     farms: list[Farm] = []
 
     def start(*options: str) -> Farm:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         folder = tmp_path / f"farm-{len(farms)}"
         folder.mkdir()
-        farms.append(Farm(folder, port, *options))
+        farms.append(Farm(folder, free_port(), *options))
         return farms[-1]
 
     yield start

@@ -90,7 +90,7 @@ class ConsoleFarm:
             process.terminate()
         for process in self.processes.values():
             try:
-                process.wait(30)
+                process.wait(60)
             finally:
                 process.kill()
                 process.wait()

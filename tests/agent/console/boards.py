@@ -38,7 +38,7 @@ class PtyBoard:
             except BlockingIOError:
                 await asyncio.sleep(0.001)
 
-    async def hears(self, count, deadline_s=5.0):
+    async def hears(self, count, deadline_s=60.0):
         """`count` bytes that were typed."""
         found = b""
         async with asyncio.timeout(deadline_s):
@@ -70,7 +70,7 @@ class PtyBoard:
                 os.close(fd)
 
 
-async def until(what, holds, deadline_s=8.0):
+async def until(what, holds, deadline_s=60.0):
     """Wait until `holds()` is true."""
     try:
         async with asyncio.timeout(deadline_s):

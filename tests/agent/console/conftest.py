@@ -1,7 +1,5 @@
 """Consoles with a pty, a UNIX socket or TCP in the place of a board."""
 
-import contextlib
-import socket
 from contextlib import AsyncExitStack
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from agent.console.desk import ConsoleCalls, ConsoleDesk
 from agent.console.settings import ConsolesTable, ConsoleTable
 from tests.agent.console.boards import Farm, PtyBoard
+from tests.free_ports import free_port
 
 
 @pytest.fixture
@@ -54,13 +53,4 @@ def board():
 def free_ports():
     """Free TCP ports of this host: `first, second = free_ports(2)`."""
 
-    def find(count):
-        found = []
-        with contextlib.ExitStack() as stack:
-            for _ in range(count):
-                one = stack.enter_context(socket.socket())
-                one.bind(("127.0.0.1", 0))
-                found.append(one.getsockname()[1])
-        return found
-
-    return find
+    return lambda count: [free_port() for _ in range(count)]

@@ -272,7 +272,7 @@ def test_output_of_any_bytes_ends_at_the_mark(said, sizes):
 def test_real_shells_read_what_is_typed(shell):
     script = "printf '%s|' \"it's\" 'a\\b' \"$((6*7))\" ü '!x'; printf '\\ttab\\n'\nexit 9"
     lines = [*piece_lines(script, "ab12", 120), run_line("ab12")]
-    done = subprocess.run(shell, input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(shell, input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=60, check=False)
     assert "it's|a\\b|42|ü|!x|\ttab\n" in done.stdout, done
     assert done.stdout.count("@bhab12e ab12:9\n") == 2
     for n, length in enumerate(piece_lengths(script, 120)):

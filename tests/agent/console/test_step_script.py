@@ -28,7 +28,7 @@ def test_a_step_has_its_folder_and_its_environment_and_no_other(tmp_path):
     script = step_script(
         offer(NASTY=nasty), 'printf %s "$NASTY"; pwd; brought; echo $BOARDHAND_BOARD', "pi", str(tmp_path)
     )
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"{nasty}{tmp_path}/work\nbrought\npi\n"
 
 

@@ -63,7 +63,7 @@ def say():
                 await asyncio.sleep(pause_s)
             if eof:
                 writer.write_eof()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 return await reader.read()
         finally:
             writer.close()
@@ -75,7 +75,7 @@ def say():
 def until():
     """Wait for a condition, with a deadline."""
 
-    async def wait(condition, timeout_s=20):
+    async def wait(condition, timeout_s=60.0):
         async with asyncio.timeout(timeout_s):
             while not condition():  # noqa: ASYNC110 - what is waited for happens in another task
                 await asyncio.sleep(0.005)

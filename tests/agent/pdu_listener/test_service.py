@@ -56,7 +56,7 @@ async def test_requests_of_one_controller_queue_and_hold_up_no_other(fake, monke
     desk.go_on.clear()
     asked = [Asked(Verb.ON, "pdu-a", str(10 + number)) for number in range(6)]
     tasks = [asyncio.create_task(listener.carry_out(one, "test")) for one in asked]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         refused = await tasks[5]
         assert (refused.error.kind, desk.begun) == (ErrorKind.BUSY, 2)
         assert (await listener.carry_out(Asked(Verb.STATE, "rack", "9"), "test")).power is Power.OFF

@@ -25,7 +25,7 @@ def fakes():
 def until():
     """Wait for a condition, with a deadline."""
 
-    async def wait(condition, timeout_s=20):
+    async def wait(condition, timeout_s=60.0):
         async with asyncio.timeout(timeout_s):
             while not condition():  # noqa: ASYNC110 - what is waited for is in another process or a poll
                 await asyncio.sleep(0.01)
@@ -46,7 +46,7 @@ def listening(until):
         lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
         return any(parts[3] == "00010000" and parts[-1] == str(path) for parts in lines)
 
-    async def wait(path, timeout_s=30):
+    async def wait(path, timeout_s=60.0):
         await until(lambda: listens(path), timeout_s)
 
     return wait

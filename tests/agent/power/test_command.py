@@ -72,8 +72,8 @@ async def test_state_that_is_no_state(connect):
 
 async def test_a_program_that_hangs_is_killed_with_its_children(connect, tmp_path, until):
     pids = tmp_path / "pids"
-    queue = connect(on=["sh", "-c", f"sleep 300 & echo $! $$ > {pids}; wait"], timeout_s=0.5)
-    with pytest.raises(UnreachableError, match=r"did not end within 0\.5 s and was killed"):
+    queue = connect(on=["sh", "-c", f"sleep 300 & echo $! $$ > {pids}; wait"], timeout_s=2.5)
+    with pytest.raises(UnreachableError, match=r"did not end within 2\.5 s and was killed"):
         await queue.set("1", True)
     for pid in pids.read_text().split():
         await until(lambda pid=pid: not _alive(int(pid)))
@@ -106,6 +106,6 @@ async def test_endless_output_does_not_fill_the_memory(connect):
 
 async def test_a_child_left_in_the_background_does_not_hold_the_call(connect, tmp_path):
     queue = connect(on=["sh", "-c", f"sleep 300 & echo $! > {tmp_path}/pid"])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await queue.set("1", True)
     os.kill(int((tmp_path / "pid").read_text()), 9)

@@ -194,7 +194,7 @@ async def passes(bench, *, skipped=()):
 @pytest.mark.parametrize("read_back", [True, False])
 async def test_serial_cable(tmp_path, read_back):
     async with VirtualCable(link=tmp_path / "cable") as cable:
-        bench = CableBench(cable, driver="serial_cable", device=cable.device, reply_timeout_s=0.06, read_back=read_back)
+        bench = CableBench(cable, driver="serial_cable", device=cable.device, reply_timeout_s=0.3, read_back=read_back)
         await passes(bench, skipped={"only_the_named", "many", "secrets"})
 
 
@@ -214,7 +214,7 @@ async def test_serial_relay(tmp_path, name, kind):
     async with VirtualRelayBoard(name, 4, link=tmp_path / "relays") as board:
         bench = kind(
             board, driver="serial_relay", protocol=name.removesuffix("-lines"), device=board.device, outlets=4,
-            reply_timeout_s=0.06,
+            reply_timeout_s=0.3,
         )  # fmt: skip
         bench.answers_set = kind is VanishingBoardBench or name not in {"lcus", "lcus-lines", "devantech"}
         await passes(bench, skipped={"secrets"})
@@ -241,7 +241,7 @@ async def test_serial_relay_that_never_answers(tmp_path):
     ids=["dcttech", "lcus", "ykush"],
 )
 async def test_hid(device, settings, kind):
-    await passes(kind(device(), reply_timeout_s=0.06, **settings), skipped={"secrets"})
+    await passes(kind(device(), reply_timeout_s=0.3, **settings), skipped={"secrets"})
 
 
 async def test_snmp(tmp_path):
@@ -250,7 +250,7 @@ async def test_snmp(tmp_path):
     async with VirtualPdu(PduSettings(write_community=SECRET)) as pdu:
         bench = PduBench(
             pdu, driver="snmp", host="127.0.0.1", port=pdu.port, family="apc-rpdu2",
-            community_file=tmp_path / "community", timeout_s=0.4, retries=0,
+            community_file=tmp_path / "community", timeout_s=0.6, retries=0,
         )  # fmt: skip
         results = await conformance.check_driver(bench)
         assert {result.check for result in results if result.skipped} <= {"many"}
@@ -267,7 +267,7 @@ async def test_command(tmp_path):
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     words = {word: [str(program), word, "{outlet}"] for word in ("on", "off", "state")}
     await passes(
-        ProgramBench(folder, driver="command", timeout_s=0.5, verify_deadline_s=2, **words),
+        ProgramBench(folder, driver="command", timeout_s=1.5, verify_deadline_s=2, **words),
         skipped={"unknown_outlet", "describe", "many", "secrets"},
     )
 
@@ -281,7 +281,7 @@ async def test_qmp(tmp_path, listening):
     )  # fmt: skip
     try:
         await listening(path)
-        bench = QemuBench((process, path), driver="qmp", socket=path, timeout_s=0.5)
+        bench = QemuBench((process, path), driver="qmp", socket=path, timeout_s=1.0)
         for check in conformance.CHECKS:
             await conformance.run_check(check, bench)
     finally:

@@ -20,13 +20,13 @@ async def test_calls_on_one_controller_never_overlap(fakes):
 
 
 async def test_a_hung_controller_delays_nobody_else(fakes):
-    hung, well = fakes.FakeDriver(hangs=True), fakes.FakeDriver(on={"1": True})
+    timing = fakes.replace(fakes.QUICK, call_timeout_s=2.0)
+    hung, well = fakes.FakeDriver(hangs=True, timing=timing), fakes.FakeDriver(on={"1": True})
     queues = ControllerQueue("hung", hung), ControllerQueue("well", well)
     waiting = asyncio.create_task(queues[0].get("1"))
-    async with asyncio.timeout(0.1):
-        assert await queues[1].get("1") is Power.ON
+    assert await queues[1].get("1") is Power.ON
     assert not waiting.done()
-    with pytest.raises(UnreachableError, match=r"hung:1: did not answer within 0\.2 s"):
+    with pytest.raises(UnreachableError, match=r"hung:1: did not answer within 2 s"):
         await waiting
     for queue in queues:
         await queue.close()
@@ -39,7 +39,7 @@ async def test_the_queue_goes_on_after_a_call_that_hangs(fakes, stubborn):
     with pytest.raises(UnreachableError):
         await queue.get("1")
     driver.hangs = False
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(60):
         assert await queue.get("1") is Power.ON
     await queue.close()
 

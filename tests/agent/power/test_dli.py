@@ -18,7 +18,7 @@ async def connect():
     context, queues = DriverContext(), []
 
     def make(url, **changes):
-        settings = DliSettings(driver="dli", url=url, **{"timeout_s": 2.0, **changes})
+        settings = DliSettings(driver="dli", url=url, **{"timeout_s": 10.0, **changes})
         queue = ControllerQueue("dli", KIND.driver("dli", settings, context))
         queues.append(queue)
         return queue

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import threading
-import time
 
 import pytest
 import usb.core
@@ -21,6 +20,11 @@ from agent.power.errors import ConfigurationError, RefusedError, UnreachableErro
 from agent.power.kinds.hid_relay import HidRelaySettings
 from virtual_lab.hid_relay import VirtualHid, VirtualHidRelay, VirtualLcusHid, VirtualUsb
 from wire.phases import Power
+
+PATIENT_S = 10.0
+"""For an answer that will come; on a loaded machine it may take seconds."""
+SOON_S = 0.5
+"""For an answer that will not come."""
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ class Host:
         return device
 
     def connect(self, name="relays", **changes):
-        settings = HidRelaySettings(**({"driver": "hid_relay", "reply_timeout_s": 0.15} | changes))
+        settings = HidRelaySettings(**({"driver": "hid_relay", "reply_timeout_s": PATIENT_S} | changes))
         queue = ControllerQueue(name, self.factory(name, settings))
         self.queues.append(queue)
         return queue
@@ -177,14 +181,13 @@ async def test_pulled_out_and_plugged_in_elsewhere(host):
 
 async def test_deaf_in_time_and_back(host):
     board = host.plug(VirtualHidRelay())
-    queue = host.connect()
+    queue = host.connect(reply_timeout_s=SOON_S)
     await queue.set("1", True)
     board.deaf = True
     for call in (lambda: queue.get("1"), lambda: queue.set("1", False)):
-        began = time.monotonic()
-        with pytest.raises(UnreachableError, match=r"did not answer within 0\.15 s"):
+        # The driver's own word: the queue would have named its longer call_timeout_s.
+        with pytest.raises(UnreachableError, match=rf"did not answer within {SOON_S} s"):
             await call()
-        assert time.monotonic() - began < queue.driver.timing.call_timeout_s
     board.deaf = False
     assert await queue.get("1") is Power.ON
 
@@ -192,11 +195,10 @@ async def test_deaf_in_time_and_back(host):
 async def test_a_deaf_board_delays_no_other(host):
     host.plug(VirtualHidRelay("1-1", serial="DEAF0", deaf=True))
     host.plug(VirtualHidRelay("1-2", serial="FINE0"))
-    deaf, fine = host.connect("deaf", path="1-1", reply_timeout_s=2), host.connect("fine", path="1-2")
+    deaf, fine = host.connect("deaf", path="1-1", reply_timeout_s=3), host.connect("fine", path="1-2")
     waiting = asyncio.create_task(deaf.get("1"))
-    began = time.monotonic()
     assert await fine.get("1") is Power.OFF
-    assert time.monotonic() - began < 0.5
+    assert not waiting.done()
     waiting.cancel()
 
 
@@ -265,7 +267,7 @@ async def test_the_libusb_of_this_host_is_loaded_and_finds_no_board():
 
 async def test_lcus_switches_and_is_never_claimed(host):
     board = host.plug(VirtualLcusHid(outlets=2))
-    queue = host.connect(protocol="lcus", outlets=2)
+    queue = host.connect(protocol="lcus", outlets=2, reply_timeout_s=SOON_S)
     await queue.set("2", True)
     assert board.on == [False, True]
     assert await queue.get("2") is Power.UNKNOWN
@@ -288,7 +290,7 @@ async def test_closing_twice_leaves_no_thread(host):
     await queue.get("1")
     await queue.driver.close()
     await queue.driver.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while any(thread.name.startswith("hid-relays") for thread in threading.enumerate()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     with pytest.raises(UnreachableError, match="is closed"):

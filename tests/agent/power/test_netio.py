@@ -17,7 +17,7 @@ async def connect():
     context, queues = DriverContext(), []
 
     def make(url, **changes):
-        settings = NetioSettings(driver="netio", url=url, **{"timeout_s": 2.0, **changes})
+        settings = NetioSettings(driver="netio", url=url, **{"timeout_s": 10.0, **changes})
         queue = ControllerQueue("netio", KIND.driver("netio", settings, context))
         queues.append(queue)
         return queue

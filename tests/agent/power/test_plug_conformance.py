@@ -31,7 +31,7 @@ class PlugBench(DriverBench):
 
     def make(self, env="PLUG_SECRET"):
         kind = find_kind(self.kind)
-        table = {"driver": self.kind, "timeout_s": 0.2, "username": "admin", "password_env": env, **self.table}
+        table = {"driver": self.kind, "timeout_s": 0.4, "username": "admin", "password_env": env, **self.table}
         return kind.driver("plug", kind.settings.model_validate(table), self.context)
 
     def make_unauthorised(self):
@@ -97,7 +97,7 @@ class TasmotaBench(DriverBench):
 
     def make(self):
         kind = find_kind("tasmota")
-        table = {"driver": "tasmota", "topic": "plug", "timeout_s": 0.2}
+        table = {"driver": "tasmota", "topic": "plug", "timeout_s": 1.0}
         return kind.driver("plug", kind.settings.model_validate(table), self.context)
 
     async def truth(self, outlet):
@@ -166,7 +166,7 @@ async def test_ipmi(secret):
         results = await conformance.check_driver(BmcBench(process))
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdin.close()
         process.stdout.close()
     assert len([result for result in results if result.skipped is None]) >= 10, results

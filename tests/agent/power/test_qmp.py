@@ -41,7 +41,7 @@ async def qemu(tmp_path, listening):
 async def connect():
     queues = []
 
-    def make(path, timeout_s=5.0):
+    def make(path, timeout_s=60.0):
         queue = ControllerQueue("vm", QmpDriver("vm", QmpSettings(driver="qmp", socket=path, timeout_s=timeout_s)))
         queues.append(queue)
         return queue

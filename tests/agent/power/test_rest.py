@@ -38,7 +38,7 @@ async def connect():
     context, queues = DriverContext(), []
 
     def make(table, **changes):
-        settings = RestSettings.model_validate({"driver": "rest", "timeout_s": 2.0, **table, **changes})
+        settings = RestSettings.model_validate({"driver": "rest", "timeout_s": 10.0, **table, **changes})
         queue = ControllerQueue("rest", KIND.driver("rest", settings, context))
         queues.append(queue)
         return queue

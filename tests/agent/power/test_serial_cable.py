@@ -16,13 +16,18 @@ from agent.power.settings import BoardFeed
 from virtual_lab.serial_cable import VirtualCable
 from wire.phases import ErrorKind, Phase, Power, PowerAction
 
+# Less than the longest time of one call, which is 5 s.
+PATIENT_S = 4.0
+SOON_S = 0.5
+
 
 @pytest.fixture
 async def connect():
     queues = []
 
     def make(device, **changes):
-        settings = SerialCableSettings(driver="serial_cable", device=str(device), reply_timeout_s=0.2, **changes)
+        values = {"driver": "serial_cable", "device": str(device), "reply_timeout_s": PATIENT_S} | changes
+        settings = SerialCableSettings(**values)
         queue = ControllerQueue("cable", SerialCableDriver("cable", settings))
         queues.append(queue)
         return queue
@@ -72,7 +77,7 @@ async def test_bytes_from_before_the_question_are_no_answer(connect):
 
 async def test_an_old_cable_is_never_claimed_and_its_leds_wait_for_a_known_state(connect, until):
     async with VirtualCable(silent=True, digit=1) as cable:
-        queue = connect(cable.device)
+        queue = connect(cable.device, reply_timeout_s=SOON_S)
         assert await queue.get("1") is Power.UNKNOWN
         assert not queue.driver.reads_back
         await queue.show("1", Phase.READY)
@@ -92,7 +97,7 @@ async def test_a_cable_that_must_not_be_asked_is_not(connect):
 
 async def test_a_cable_that_answered_before_and_is_silent_now_is_unreachable(connect):
     async with VirtualCable() as cable:
-        queue = connect(cable.device)
+        queue = connect(cable.device, reply_timeout_s=SOON_S)
         await queue.get("1")
         cable.silent = True
         with pytest.raises(UnreachableError, match="did so before"):
@@ -130,7 +135,7 @@ async def test_a_lying_cable_through_the_service(silent):
     store = MemoryStore()
     async with VirtualCable(lying=True, silent=silent) as cable:
         service = PowerService(
-            {"cable": SerialCableSettings(driver="serial_cable", device=cable.device, reply_timeout_s=0.1)},
+            {"cable": SerialCableSettings(driver="serial_cable", device=cable.device, reply_timeout_s=SOON_S)},
             {"pi-1": BoardFeed(outlets=["cable:1"], verify_deadline_s=0.3)},
             journal=Journal(store, "boot"), listeners=Listeners(lambda *_: None), poll_every_s=0,
         )  # fmt: skip
@@ -150,7 +155,7 @@ def test_every_phase_has_leds():
 
 async def test_a_stuck_cable_does_not_block_the_event_loop(connect):
     async with VirtualCable(silent=True) as cable:
-        waiting = asyncio.create_task(connect(cable.device).get("1"))
+        waiting = asyncio.create_task(connect(cable.device, reply_timeout_s=SOON_S).get("1"))
         ticks = 0
         while not waiting.done():
             await asyncio.sleep(0.01)

@@ -23,6 +23,10 @@ BOARDS = {"numato": "numato", "lcus": "lcus", "lcus-lines": "lcus", "lcus-feedba
           "devantech": "devantech", "conrad": "conrad"}  # fmt: skip
 """Virtual board that answers -> protocol of its settings."""
 HOLD = "import serial, sys; p = serial.Serial(sys.argv[1], exclusive=True); print('held', flush=True); sys.stdin.read()"
+PATIENT_S = 10.0
+"""For an answer that will come; on a loaded machine it may take seconds."""
+SOON_S = 0.5
+"""For an answer that will not come."""
 POWER = {True: Power.ON, False: Power.OFF}
 
 
@@ -32,7 +36,7 @@ async def connect():
 
     def make(board, **changes):
         values = {"driver": "serial_relay", "protocol": BOARDS.get(board.protocol, "lcus"), "device": board.device,
-                  "outlets": board.outlets, "reply_timeout_s": 0.15} | changes  # fmt: skip
+                  "outlets": board.outlets, "reply_timeout_s": PATIENT_S} | changes  # fmt: skip
         queue = ControllerQueue("relays", factory("relays", SerialRelaySettings(**values)))
         queues.append(queue)
         return queue
@@ -206,10 +210,10 @@ async def test_many_relays(connect, name, outlets):
 @pytest.mark.parametrize("name", BOARDS)
 async def test_answers_byte_by_byte_and_late_ones(connect, name):
     async with VirtualRelayBoard(name, 4, piecewise=True) as board:
-        queue = connect(board, reply_timeout_s=0.4)
+        queue = connect(board, reply_timeout_s=SOON_S)
         await queue.set("2", True)
         assert await queue.get("2") is Power.ON
-        board.delay_s = 0.5
+        board.delay_s = SOON_S + 0.1
         with pytest.raises(UnreachableError, match="did not answer within"):
             await queue.get("2")
         board.press(2, False)
@@ -230,12 +234,12 @@ async def test_a_noisy_line(connect, name):
 async def test_a_conrad_card_out_of_step_is_brought_back(connect, lost):
     async with VirtualRelayBoard("conrad", 8) as board:
         board._firmware.receive(board, b"\x07" * lost)
-        assert await connect(board).get("1") is Power.OFF
+        assert await connect(board, reply_timeout_s=SOON_S).get("1") is Power.OFF
 
 
 async def test_a_mute_board_is_never_claimed(connect, until):
     async with VirtualRelayBoard("lcus-mute", 2) as board:
-        queue = connect(board)
+        queue = connect(board, reply_timeout_s=SOON_S)
         await queue.set("1", True)
         await until(lambda: board.on == [True, False])
         assert await queue.get("1") is Power.UNKNOWN
@@ -245,11 +249,14 @@ async def test_a_mute_board_is_never_claimed(connect, until):
 
 async def test_a_mute_board_is_not_waited_for_again_and_one_that_replaces_it_is_asked(connect, tmp_path, until):
     async with VirtualRelayBoard("lcus-mute", 2, link=tmp_path / "relays") as board:
-        queue = connect(board, reply_timeout_s=0.3)
+        queue = connect(board, reply_timeout_s=SOON_S)
         await queue.get("1")
-        began = time.monotonic()
-        await queue.set("1", True)
-        assert time.monotonic() - began < 0.2
+        took = []
+        for _ in range(5):
+            began = time.monotonic()
+            await queue.set("1", True)
+            took.append(time.monotonic() - began)
+        assert min(took) < 0.2, "of several, as any one may be held up by the machine"
         await until(lambda: board.on[0])
         board.vanish()
         board.protocol = "lcus"
@@ -272,21 +279,20 @@ async def test_a_board_that_must_not_be_asked_is_not(connect, until):
 async def test_another_number_of_relays_than_the_board_has_is_no_answer(connect):
     async with VirtualRelayBoard("lcus", 2) as board:
         with pytest.raises(UnreachableError, match="00 00 is no whole answer"):
-            await connect(board, outlets=4).get("1")
+            await connect(board, outlets=4, reply_timeout_s=SOON_S).get("1")
 
 
 @pytest.mark.parametrize("name", BOARDS)
 async def test_a_silent_board_is_unreachable_in_time_and_comes_back(connect, name):
     async with VirtualRelayBoard(name, 4) as board:
-        queue = connect(board)
+        queue = connect(board, reply_timeout_s=SOON_S)
         await queue.set("1", True)
         await queue.get("1")
         board.silent = True
         for _ in range(2):
-            began = time.monotonic()
+            # The driver's own word: the queue would have named its longer call_timeout_s.
             with pytest.raises(UnreachableError, match=r"check that a .* board with 4 relays"):
                 await queue.get("1")
-            assert time.monotonic() - began < queue.driver.timing.call_timeout_s
         board.silent = False
         assert await queue.get("1") is Power.ON
         await queue.set("1", False)
@@ -295,17 +301,15 @@ async def test_a_silent_board_is_unreachable_in_time_and_comes_back(connect, nam
 
 @pytest.mark.parametrize("name", ["numato", "lcus"])
 async def test_a_tty_that_vanishes_mid_command_is_one_error_and_is_opened_again_by_its_path(connect, tmp_path, name):
-    async with VirtualRelayBoard(name, 4, link=tmp_path / "by-path", delay_s=5) as board:
+    async with VirtualRelayBoard(name, 4, link=tmp_path / "by-path", delay_s=100) as board:
         queue = connect(board, reply_timeout_s=10)
         asked = asyncio.create_task(queue.get("1"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not board.received:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        began = time.monotonic()
         board.vanish()
         with pytest.raises(UnreachableError, match=r"by-path cannot be used: .*plug it in"):
             await asked
-        assert time.monotonic() - began < 1
         with pytest.raises(UnreachableError, match="by-path"):
             await queue.set("1", True)
         board.delay_s = 0
@@ -350,7 +354,7 @@ async def test_outlets_that_are_not_there(connect, wrong):
 
 async def test_garbage_is_not_taken_for_a_mute_board(connect):
     async with VirtualRelayBoard("lcus", 2, noise=b"\x55") as board:
-        queue = connect(board)
+        queue = connect(board, reply_timeout_s=SOON_S)
         with pytest.raises(UnreachableError, match="55"):
             await queue.get("1")
         assert queue.driver.reads_back

@@ -247,7 +247,7 @@ async def test_a_pdu_that_came_back_with_another_engine_id_is_found_again(connec
         port = pdu.port
     swapped = PduSettings(port=port, users=(USER,), engine_id="8000013e05736f6d656f6e65", initially_on=True)
     failures = 0
-    async with VirtualPdu(swapped), asyncio.timeout(30):
+    async with VirtualPdu(swapped), asyncio.timeout(60):
         while True:
             try:
                 assert await queue.get("1") is Power.ON

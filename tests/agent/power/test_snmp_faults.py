@@ -5,7 +5,6 @@ Times are asserted with what they took, so that a failure shows it.
 
 import asyncio
 import contextlib
-import time
 
 import pytest
 from pysnmp.proto import rfc1902, rfc1905
@@ -19,12 +18,13 @@ from agent.power.kinds.snmp import SnmpSettings
 from agent.power.readings import Listeners
 from agent.power.service import PowerService
 from agent.power.settings import BoardFeed
+from tests import stalls
 from virtual_lab.snmp_pdu import DeviceReboot, PduSettings, VirtualPdu
 from virtual_lab.snmp_pdu_engine import V3User
 from wire.phases import ErrorKind, Power, PowerAction
 
 USER = V3User("simu", "sha", "authpass123", "aes", "privpass123")
-SLACK_S = 1.5
+SLACK_S = 3.0
 """Two busy cores; the deadlines themselves are the drivers' and the core's."""
 
 
@@ -89,9 +89,9 @@ async def service(settings, tmp_path):
 
 @contextlib.asynccontextmanager
 async def within(limit_s):
-    begun = time.monotonic()
-    yield
-    took_s = time.monotonic() - begun
+    with stalls.watch() as took:
+        yield
+        took_s = took()
     assert took_s <= limit_s + SLACK_S, f"took {took_s:.2f} s of {limit_s:g}"
 
 

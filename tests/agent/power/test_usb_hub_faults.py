@@ -116,7 +116,7 @@ async def test_a_hub_that_hangs_blocks_neither_the_event_loop_nor_another_hub(tr
     tree.hub(root, 1)
     tree.hub(root, 2)
     go_on = threading.Event()
-    tree.before_write = lambda path: go_on.wait(20) if "1-1-" in str(path) else None
+    tree.before_write = lambda path: go_on.wait(60) if "1-1-" in str(path) else None
     slow = connect(tree)
     waiting = asyncio.create_task(slow.set("1", False))
     try:
@@ -135,7 +135,7 @@ async def test_a_cancelled_call_leaves_a_driver_that_works(tree, connect):
 
     def hang(_path):
         begun.set()
-        go_on.wait(20)
+        go_on.wait(60)
 
     tree.before_write = hang
     driver = connect(tree).driver

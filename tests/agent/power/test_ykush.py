@@ -1,7 +1,5 @@
 """YKUSH hubs, through pyusb's own code, on virtual devices where libusb stands."""
 
-import time
-
 import pytest
 
 from agent.power.controller_queue import ControllerQueue
@@ -13,6 +11,11 @@ from agent.power.kinds.ykush import YkushSettings
 from virtual_lab.hid_relay import VirtualUsb, VirtualYkush
 from wire.phases import Power
 
+PATIENT_S = 10.0
+"""For an answer that will come; on a loaded machine it may take seconds."""
+SOON_S = 0.5
+"""For an answer that will not come."""
+
 
 @pytest.fixture
 async def connect():
@@ -21,7 +24,7 @@ async def connect():
     def make(*devices, **changes):
         context = DriverContext()
         context.share(UsbBackend, lambda: UsbBackend(VirtualUsb(*devices)))
-        settings = YkushSettings(**({"driver": "ykush", "reply_timeout_s": 0.15} | changes))
+        settings = YkushSettings(**({"driver": "ykush", "reply_timeout_s": PATIENT_S} | changes))
         queue = ControllerQueue("hub", DriverFactory(context)("hub", settings))
         closing.append(queue)
         return queue
@@ -58,9 +61,9 @@ async def test_hubs_are_told_apart_by_serial(connect):
 async def test_a_late_answer_is_not_taken_for_the_next(connect):
     """A set's answer says the same as a question's: `01 11` may mean heard, or on."""
     hub = VirtualYkush()
-    queue = connect(hub)
+    queue = connect(hub, reply_timeout_s=SOON_S)
     await queue.set("1", False)
-    hub.late_s = 0.2
+    hub.late_s = SOON_S + 0.1
     with pytest.raises(UnreachableError, match="did not answer"):
         await queue.set("1", True)
     hub.late_s = 0
@@ -70,13 +73,12 @@ async def test_a_late_answer_is_not_taken_for_the_next(connect):
 
 async def test_deaf_in_time_and_back(connect):
     hub = VirtualYkush()
-    queue = connect(hub)
+    queue = connect(hub, reply_timeout_s=SOON_S)
     await queue.set("2", True)
     hub.deaf = True
-    began = time.monotonic()
-    with pytest.raises(UnreachableError, match=r"YKUSH did not answer within 0\.15 s"):
+    # The driver's own word: the queue would have named its longer call_timeout_s.
+    with pytest.raises(UnreachableError, match=rf"YKUSH did not answer within {SOON_S} s"):
         await queue.get("2")
-    assert time.monotonic() - began < queue.driver.timing.call_timeout_s
     hub.deaf = False
     assert await queue.get("2") is Power.ON
 

@@ -11,7 +11,7 @@ from agent.presence.observations import marks
 from agent.presence.watch import PresenceWatch
 
 MAC = "02:00:00:00:00:02"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Story:

@@ -11,7 +11,7 @@ from agent.presence import sockets
 from agent.presence.observations import UsbSeen, marks
 from agent.presence.watch import PresenceWatch
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 TRIGGER = Path("/sys/devices/system/cpu/cpu0/uevent")
 
 

@@ -76,10 +76,11 @@ class AgentLab:
 
     def start_mqtt(self):
         self.start("mosquitto", "mosquitto", "-c", self.folder / "mosquitto.conf")
-        here = self._in(self.here, "mosquitto_pub", "-t", "up", "-m", "")
-        self.until(lambda: subprocess.run(here, capture_output=True, timeout=20, check=False).returncode == 0)
+        here = self._in(self.here, "mosquitto_pub", "-r", "-t", "boardhand/test/marker", "-m", "{}")
+        self.until(lambda: subprocess.run(here, capture_output=True, timeout=60, check=False).returncode == 0)
         # Itself, not from a shell: that would die alone when it is killed.
         self.start("heard", "mosquitto_sub", "-v", "-t", "boardhand/#")
+        self.until(lambda: self.messages("test/marker"))  # from here on nothing is missed
 
     def start_agent(self):
         """It is up when it says that it is online."""
@@ -90,14 +91,15 @@ class AgentLab:
     def kill(self, name, number=signal.SIGKILL):
         process = self.processes.pop(name)
         process.send_signal(number)
-        process.wait(20)
+        process.wait(60)
 
     def messages(self, topic):
         found = []
-        for line in (
-            (self.folder / "heard.log").read_text().splitlines() if (self.folder / "heard.log").exists() else ()
-        ):
+        log = self.folder / "heard.log"
+        for line in log.read_text().splitlines(keepends=True) if log.exists() else ():
             name, _, payload = line.partition(" ")
+            if not payload.endswith("\n"):
+                break  # the end of it is being written
             if name == f"boardhand/{topic}" and payload.startswith("{"):
                 found.append(json.loads(payload))
         return found
@@ -107,10 +109,10 @@ class AgentLab:
 
     def ask(self, verb, **data):
         """The data of an answer, or its error."""
-        topics = ["-t", f"boardhand/agent/lab/request/{verb}", "-e", f"boardhand/agent/lab/response/{verb}", "-W", "20"]
+        topics = ["-t", f"boardhand/agent/lab/request/{verb}", "-e", f"boardhand/agent/lab/response/{verb}", "-W", "50"]
         message = json.dumps({"transaction": "t", "data": data})
         done = subprocess.run(
-            self._in(self.here, "mosquitto_rr", *topics, "-m", message), capture_output=True, text=True, timeout=30,
+            self._in(self.here, "mosquitto_rr", *topics, "-m", message), capture_output=True, text=True, timeout=60,
             check=False,
         )  # fmt: skip
         answer = json.loads(done.stdout or "{}")
@@ -118,13 +120,13 @@ class AgentLab:
 
     def power(self, board, to):
         topic = f"boardhand/board/{board}/power/set"
-        subprocess.run(self._in(self.here, "mosquitto_pub", "-q", "1", "-t", topic, "-m", to), check=True, timeout=20)
+        subprocess.run(self._in(self.here, "mosquitto_pub", "-q", "1", "-t", topic, "-m", to), check=True, timeout=60)
         self.until(lambda: self.messages(f"board/{board}/state")[-1]["power"] == to)
 
     def ganesha_pid(self):
         return int((self.folder / "state/nfs/ganesha.pid").read_text())
 
-    def until(self, seen, timeout_s=20.0):
+    def until(self, seen, timeout_s=60.0):
         deadline = time.monotonic() + timeout_s
         while not (found := seen()):
             log = self.folder / "agent.log"
@@ -139,7 +141,7 @@ class AgentLab:
     def as_board(self, board, *command):
         run_quietly("ip", "-n", self.there, "route", "replace", SERVER, "dev", "lan", "src", BOARDS[board])
         return subprocess.run(
-            self._in(self.there, *command), capture_output=True, text=True, timeout=30, check=False
+            self._in(self.there, *command), capture_output=True, text=True, timeout=60, check=False
         )  # fmt: skip
 
     def boot(self, board):

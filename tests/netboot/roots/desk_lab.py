@@ -86,7 +86,7 @@ class DeskLab:
 
     async def event(self, what):
         """The next event, which must be of this kind."""
-        board, details = await asyncio.wait_for(self.events.get(), 20)
+        board, details = await asyncio.wait_for(self.events.get(), 60)
         assert details["what"] == what, details
         return board, details
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import subprocess
 import time
 
@@ -40,7 +41,7 @@ class NfsLab:
     def client(self, program, board, path, *more):
         url = f"nfs://{BOARDS[board]}/{path}?version=4&nfsport={PORT}"
         command = self.inside(program, *more, url)
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def read(self, board, path):
         """A file as a board reads it, None where it is refused."""
@@ -58,7 +59,7 @@ class NfsLab:
         path, config = self.folder / "bus", self.folder / "bus.conf"
         config.write_text(_BUS.replace("@", str(path)))
         self.start("dbus-daemon", f"--config-file={config}", "--nofork")
-        _until(path.exists)
+        _until(lambda: _listens(path))
         return f"unix:path={path}"
 
     def start(self, *command, **environment):
@@ -79,19 +80,25 @@ class NfsLab:
         for process in reversed(self.processes):
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                process.wait(60)
         run_quietly("ip", "netns", "del", self.name)
 
 
-def _until(seen, timeout_s=10.0):
+def _until(seen, timeout_s=60.0):
     deadline = time.monotonic() + timeout_s
     while not seen():
         assert time.monotonic() < deadline, "too late"
         time.sleep(0.02)
 
 
+def _listens(path):
+    """A path that is there may be bound and not yet listened on."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def run_quietly(*command):
-    subprocess.run(command, check=True, timeout=20, stdin=subprocess.DEVNULL)
+    subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL)

@@ -32,7 +32,7 @@ def layer(files):
 
 
 def zstd(data):
-    return subprocess.run(["zstd", "-q", "-c"], input=data, capture_output=True, check=True, timeout=30).stdout
+    return subprocess.run(["zstd", "-q", "-c"], input=data, capture_output=True, check=True, timeout=60).stdout
 
 
 PACKED = {"": lambda data: data, "+gzip": gzip.compress, "+zstd": zstd}
@@ -78,5 +78,5 @@ class Layout:
 
     def archive(self, target):
         """The layout as an oci-archive."""
-        subprocess.run(["tar", "-cf", target, "-C", self.folder, "."], check=True, timeout=30)
+        subprocess.run(["tar", "-cf", target, "-C", self.folder, "."], check=True, timeout=60)
         return target

@@ -16,7 +16,7 @@ from netboot.roots.sources import kind_of
 from netboot.roots.tar_stream import Member, TarStream
 
 ALL = Rights(owners=True, devices=True, attributes=True, uid=0, gid=0)
-TIMEOUT_S = 20
+TIMEOUT_S = 60.0
 names = st.text(
     st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]) | st.sampled_from("\udcff\udc80"),
     min_size=1, max_size=60,

@@ -53,7 +53,7 @@ def test_what_is_imported_is_kept_whole_and_can_be_verified(store, tree, tmp_pat
     if kind != "directory":
         source = tmp_path / f"root.{kind}"
         flag = {"tar": [], "tar.gz": ["--gzip"], "tar.zst": ["--zstd"]}[kind]
-        subprocess.run(["tar", *flag, "-cf", source, "-C", tree, "."], check=True, timeout=30)
+        subprocess.run(["tar", *flag, "-cf", source, "-C", tree, "."], check=True, timeout=60)
     info = RootImport(store).run("debian", source)
     assert (info.name, store.names(), info.lost) == ("debian", ["debian"], {})
     assert seen(store.tree("debian")) == seen(tree)
@@ -108,7 +108,7 @@ def test_what_is_no_root_is_told(store, tmp_path, content):
 
 def test_an_archive_that_was_cut_leaves_nothing(store, tree, tmp_path):
     path = tmp_path / "cut.tar"
-    subprocess.run(["tar", "-cf", path, "-C", tree, "."], check=True, timeout=30)
+    subprocess.run(["tar", "-cf", path, "-C", tree, "."], check=True, timeout=60)
     os.truncate(path, 100_000)
     with pytest.raises(RootError):
         RootImport(store).run("cut", path)

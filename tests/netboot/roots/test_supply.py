@@ -216,7 +216,7 @@ class TestBoots:
         real = supply_module.RootImport.run
 
         def slow(*args, **more):
-            assert go_on.wait(20)
+            assert go_on.wait(60)
             return real(*args, **more)
 
         monkeypatch.setattr(supply_module.RootImport, "run", slow)
@@ -229,7 +229,7 @@ class TestBoots:
             with pytest.raises(RootInUseError, match="saved as mine"):
                 await attempt
         go_on.set()
-        told, info = await asyncio.wait_for(ended, 20)
+        told, info = await asyncio.wait_for(ended, 60)
         assert (told is work, work.ended, work.error, info.name) == (True, True, None, "mine")
         assert (rooted.tree("mine") / "etc/made").read_text() == "made\n"
         assert (rooted.tree("mine") / "etc/hostname").read_text() == "image\n"
@@ -254,7 +254,7 @@ class TestBoots:
         (merged_of(rooted, "b1") / "etc/made").write_text("made\n")
         ended = asyncio.get_running_loop().create_future()
         await supply.begin_save("b1", "mine", live=True, ended=lambda *told: ended.set_result(told))
-        work, _ = await asyncio.wait_for(ended, 20)
+        work, _ = await asyncio.wait_for(ended, 60)
         assert work.error is None
         assert (rooted.tree("mine") / "etc/made").read_text() == "made\n"
         assert (merged_of(rooted, "b1") / "etc/made").exists()
@@ -277,8 +277,8 @@ class TestBoots:
         ended = asyncio.get_running_loop().create_future()
         work = await supply.begin_save("b1", "mine", ended=lambda *told: ended.set_result(told))
         work.stopping = True  # as `stop` does
-        await asyncio.wait_for(ended, 20)
-        assert await asyncio.to_thread(began.wait, 1)
+        await asyncio.wait_for(ended, 60)
+        assert await asyncio.to_thread(began.wait, 60)
         assert work.error == "the agent was stopped"
         assert "mine" not in rooted.names()
         assert list((rooted.folder / "incoming").iterdir()) == []

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
 
 import pytest
 
@@ -12,6 +11,7 @@ from netboot.roots.errors import IdentityError, NoSuchRootError, RootError, View
 from netboot.roots.identity import IdentityKeeper, KeptFile, boot_file, login_files
 from netboot.roots.importing import RootImport
 from netboot.roots.views import Views
+from tests import stalls
 
 pytestmark = [pytest.mark.mounts, pytest.mark.usefixtures("private_mounts")]
 
@@ -119,9 +119,9 @@ def test_a_reset_takes_no_longer_for_a_hundred_thousand_files(views, rooted):
     assert sum(len(names) for _, _, names in os.walk(path)) > 100_000  # the kernel now knows them all
     took = []
     for _ in range(3):
-        began = time.monotonic()
-        views.fresh("b1", "debian", identity("b1"))
-        took.append(time.monotonic() - began)
+        with stalls.watch() as passed:
+            views.fresh("b1", "debian", identity("b1"))
+            took.append(passed())
     assert took[0] < RESET_LIMIT_S, took
     assert sorted(entry.name for entry in path.iterdir()) == ["bin", "etc", "usr"]
     views.empty_trash()
@@ -207,7 +207,7 @@ def test_a_real_identity_lies_over_a_root(views, tmp_path):
     files = IdentityKeeper(tmp_path / "identities").files("b1")
     path = views.fresh("b1", "debian", files).path
     told = subprocess.run(
-        ["ssh-keygen", "-y", "-f", path / "etc/ssh/ssh_host_ed25519_key"], capture_output=True, text=True, timeout=30,
+        ["ssh-keygen", "-y", "-f", path / "etc/ssh/ssh_host_ed25519_key"], capture_output=True, text=True, timeout=60,
         check=True,
     )  # fmt: skip
     assert told.stdout.split()[:2] == (path / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
