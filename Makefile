@@ -68,7 +68,7 @@ test-hour: packages-netboot $(VENV)/.installed $(PUMP)
 	@$(RUN) -m pytest -n 0 tests/hour $(PYTEST_ARGS)
 
 test-learn: packages-netboot $(VENV)/.installed $(PUMP)
-	@$(RUN) -m pytest -n 0 tests/learn_farm $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n 2 tests/learn_farm $(PYTEST_ARGS)
 
 # Apart, because its boards share one shelf: these tests run one after the other, too.
 test-roots: packages-roots $(VENV)/.installed

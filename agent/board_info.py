@@ -10,6 +10,7 @@ from wire.payloads import BoardInfo, Label, Registration
 def of(settings: AgentSettings, name: str) -> BoardInfo:
     """`board/<board>/info` before the board itself has said anything."""
     board = settings.boards[name]
+    profile = None if board.profile is None else settings.profiles.get(board.profile)
     return BoardInfo(
         macs=board.macs,
         uuid=board.uuid,
@@ -25,6 +26,8 @@ def of(settings: AgentSettings, name: str) -> BoardInfo:
         if board.console is None
         else address_of(name, board.console, settings.consoles, settings.agent.state_dir),
         image=board.profile,
+        # A board that has never been up is woken for a job that asks for it.
+        arch=None if profile is None else profile.arch,
     )
 
 

@@ -22,6 +22,7 @@ from agent import (
 from agent.action_store import ActionStore
 from agent.actions import Actions
 from agent.board_names import BoardNames
+from agent.board_words import BoardWords
 from agent.boot_records import BootRecorder
 from agent.commands import CommandDesk
 from agent.console_steps_bridge import ConsoleSteps
@@ -55,7 +56,7 @@ from daemon.mqtt_link import Message, MqttLink, Will
 from daemon.state_folder import held
 from daemon.store import Store
 from netboot.events import NetbootEvent
-from wire.payloads import AgentState, ErrorInfo, Registration, encode
+from wire.payloads import AgentState, ErrorInfo, encode
 from wire.phases import EventType, Power, Presence
 from wire.topics import Topics
 
@@ -92,6 +93,7 @@ class Agent:
         self.presence = PresenceDesk(self)
         self.cables = learn_bridge.CableWatch(self)
         self.joining = JoiningDesk(self)
+        self.words = BoardWords(self)
         self.hooks = HookDesk(settings.hooks, self.name, self._hook_ran)
         self.netboot = NetbootDesk(settings, self._netboot_event, self._netboot_alerts, lambda: roots_desk(self))
         self.consoles = console_bridge.desk(self)
@@ -163,6 +165,7 @@ class Agent:
         self._own(self.names.run(), "board names")
         self._own(self.netboot.run(), "netboot alerts")
         self.joining.apply_refused()
+        await self.words.recall()
         await self.presence.start()
         if settings.pdu_listener is not None:
             from agent.pdu_listener.service import opened  # noqa: PLC0415  # few need it, and aiohttp is large
@@ -193,6 +196,7 @@ class Agent:
             self.boots.power(board, power)
             self.consoles.power(board, power)
             bootloader_bridge.power_found(self, board, power)
+            self.cables.power(board, power)
             effects.add(self.shelf.restore(board, stored.get(board), power, moment(), interrupted=board in cut_short))
         for finding in findings:
             log.warning("%s", finding.message)
@@ -347,11 +351,6 @@ class Agent:
         if heard is not None and heard.board in self.shelf:
             self.cables.heard(heard.board, "DHCP" if heard.details.get("what") == "dhcp" else "a fetched file")
             self.submit_if_any(self.shelf.heard(heard.board, heard.event, heard.details, moment()))
-
-    def learn(self, board: str, request: Registration) -> None:
-        """Keep what a board said of itself, and tell it."""
-        self.infos[board] = board_info.learned(self.infos[board], request, board_info.of(self.settings, board).labels)
-        self.voice.retain(self.topics.board_info(board), encode(self.infos[board]))
 
     async def tell_info(self) -> None:
         """Publish what this agent has."""

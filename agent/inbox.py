@@ -147,7 +147,7 @@ class Inbox:
             return
         details: dict[str, object] = {"mac": request.mac, "address": request.address, "client": request.client}
         if reply.ok and verdict.board is not None:
-            agent.learn(verdict.board, request)
+            agent.words.heard(verdict.board, request)
             agent.names.changed()
             agent.begin(self._welcome(verdict.board, request, details, encode(reply)), f"register-{verdict.board}")
             return

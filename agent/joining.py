@@ -67,6 +67,10 @@ class JoiningDesk:
         """A registration that names no board of ours was refused."""
         self._book.refused(said, why, datetime.now(UTC))
 
+    def said(self, macs: Collection[str]) -> Registration | None:
+        """What a stranger with one of these MAC addresses said of itself."""
+        return self._book.said(macs)
+
     # --- joining is open, or not ---
 
     async def _joining(self, data: dict[str, object]) -> Answer:
@@ -142,9 +146,10 @@ class JoiningDesk:
             await self._store(name, values)
             if stranger.mac in self._refused:
                 await self._set_refused(stranger.mac, refused=False)
-            self._book.forget(stranger.mac)
             log.info("board %s joined: MAC %s, feed %s", name, stranger.mac, values["feed"])
-            return {"board": name, "settings": values, **await self._take_up(name)}
+            answer = {"board": name, "settings": values, **await self._take_up(name)}
+            self._book.forget(stranger.mac)
+            return answer
 
     def _stranger(self, mac: str) -> Stranger:
         owner = next((name for name, board in self._agent.settings.boards.items() if mac in board.macs), None)

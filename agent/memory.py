@@ -82,12 +82,24 @@ class Memory:
         text = await self.store.run(work)
         return None if text is None else json.loads(text)
 
+    async def facts(self, prefix: str) -> dict[str, Any]:
+        """All stored JSON values whose names begin so, by name."""
+
+        def work(db: sqlite3.Connection) -> list[tuple[str, str]]:
+            begins = (len(prefix), prefix)
+            return list(db.execute("SELECT name, value FROM agent_fact WHERE substr(name, 1, ?) = ?", begins))
+
+        return {name: json.loads(text) for name, text in await self.store.run(work)}
+
     async def remember(self, name: str, value: Any) -> None:
-        """Store a JSON value; it survives a kill -9 when this returns."""
+        """Store a JSON value; it survives a kill -9 when this returns. None forgets it."""
         text = json.dumps(value)
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute("INSERT OR REPLACE INTO agent_fact VALUES (?, ?)", (name, text))
+            if value is None:
+                db.execute("DELETE FROM agent_fact WHERE name = ?", (name,))
+            else:
+                db.execute("INSERT OR REPLACE INTO agent_fact VALUES (?, ?)", (name, text))
 
         await self.store.run(work)
 

@@ -26,7 +26,7 @@ from agent.settings_diff import Change, apply, diff, touched
 from agent.unit import BoardPlan, Effects
 from daemon.service_notify import ServiceNotify
 from daemon.settings_file import SettingsError
-from wire.payloads import BoardInfo, encode
+from wire.payloads import encode
 from wire.phases import ErrorKind, Phase, Power
 
 if TYPE_CHECKING:
@@ -91,6 +91,11 @@ class Reloading:
     def ask(self) -> None:
         """Reload soon: SIGHUP. One that comes before the agent is up, or during a reload, is not lost."""
         self._asked.set()
+
+    @property
+    def under_way(self) -> bool:
+        """Settings are being read and taken up; what goes by them may be another in a moment."""
+        return self._one_at_a_time.locked()
 
     async def run(self) -> None:
         """Reload when asked by signal, until cancelled."""
@@ -187,6 +192,7 @@ class _TakingUp:
             RequestError: nothing was changed, and why.
         """
         self._check_free()
+        self._check_learning()
         # What is waited for below takes up to a minute: no action may begin meanwhile on what is about to be another.
         with self._agent.actions.closed(
             [name for name, board in self._old.boards.items() if self._turned(name, board)]
@@ -213,6 +219,22 @@ class _TakingUp:
             where = agent.settings.agent.state_dir
             message = f"{where}: cannot be read or written ({error}); mend the disk and restart the agent"
             raise RequestError(ErrorKind.INTERNAL, message) from error
+
+    def _check_learning(self) -> None:
+        """Raises `RequestError` where learn tries an outlet that would be another's, or of another controller."""
+        tried = self._agent.learning.outlets
+        if not tried:
+            return
+        message = "learning is under way on it; wait for its end, or stop it with 'boardhand learn --stop'"
+        for name in touched(self._changes, "controllers"):
+            if any(outlet.partition(":")[0] == name for outlet in tried):
+                raise RequestError(ErrorKind.BUSY, f"controller {name}: {message}", f"controllers.{name}")
+        for name in self._touched:
+            board = self._wanted.boards.get(name)
+            if board is not None and not tried.isdisjoint([*board.outlets, *_loose(board)]):
+                raise RequestError(ErrorKind.BUSY, f"board {name}: its outlet: {message}", f"boards.{name}")
+        if any(change.key[0] == "netboot" for change in self._changes):
+            raise RequestError(ErrorKind.BUSY, f"netboot: {message}", "netboot")
 
     def _check_free(self) -> None:
         """Raises `RequestError` where something is in the middle of what would be another."""
@@ -282,7 +304,7 @@ class _TakingUp:
 
     def _at_once(self) -> list[str]:
         """What neither fails nor waits; returns the new boards."""
-        agent, old, wanted = self._agent, self._old, self._wanted
+        agent, wanted = self._agent, self._wanted
         agent.settings = wanted
         agent.hooks.follow(wanted.hooks)
         agent.commands.follow(force_allowed=wanted.agent.force_allowed, gone=self._gone)
@@ -292,13 +314,11 @@ class _TakingUp:
         new = agent.shelf.follow(plans(wanted), agent.moment())
         for name in self._gone:
             agent.infos.pop(name)
+            agent.words.forget(name)
             topics = [agent.topics.board_state(name), agent.topics.board_info(name)]
             agent.voice.forget_board(topics, agent.topics.alert(name, "x").removesuffix("x"))
         for name in self._touched.keys() - set(self._gone):
-            info = board_info.of(wanted, name)
-            if name in agent.infos:
-                info = _as_learned(info, board_info.of(old, name), agent.infos[name])
-            agent.infos[name] = info
+            info = agent.infos[name] = agent.words.known(name, board_info.of(wanted, name), wanted)
             agent.voice.retain(agent.topics.board_info(name), encode(info))
         return new
 
@@ -328,6 +348,7 @@ class _TakingUp:
             agent.shelf.unit(board).seq = numbers.get(board, 0)
             agent.boots.power(board, power)
             agent.consoles.power(board, power)
+            agent.cables.power(board, power)
             effects.add(agent.shelf.restore(board, stored.get(board), power, agent.moment()))
             if power is Power.OFF:
                 agent.netboot.new_boot(board)
@@ -336,19 +357,13 @@ class _TakingUp:
         await agent.apply(effects)
 
 
+def _loose(board: BoardTable) -> list[str]:
+    """Outlets that the board's modes switch."""
+    return [str(table.outlet) for table in board.actuators.values() if table.outlet is not None]
+
+
 def _consoles(settings: AgentSettings) -> dict[str, ConsoleTable | None]:
     return {name: board.console for name, board in settings.boards.items()}
-
-
-def _as_learned(info: BoardInfo, before: BoardInfo, known: BoardInfo) -> BoardInfo:
-    """`info` with what the board itself has said: where `known` is not what the settings said `before`."""
-    said = {
-        key: value
-        for key in ("serial", "uuid", "compatible", "arch", "memory_mb", "address")
-        if (value := getattr(known, key)) != getattr(before, key)
-    }
-    macs = sorted({*info.macs, *(mac for mac in known.macs if mac not in before.macs)})
-    return info.model_copy(update={**said, "macs": macs})
 
 
 def _boards(changes: Iterable[Change]) -> dict[str, list[str]]:

@@ -102,6 +102,10 @@ class StrangerBook:
         while len(self._registered) > MOST_REGISTRATIONS:
             self._registered.popitem(last=False)
 
+    def said(self, macs: Collection[str]) -> Registration | None:
+        """What somebody with one of these addresses said last."""
+        return next((one.said for mac, one in reversed(self._registered.items()) if mac in macs), None)
+
     def forget(self, mac: str) -> None:
         """It is a board now, or nobody wants to see it."""
         self._registered.pop(mac, None)

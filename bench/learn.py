@@ -1,214 +1,198 @@
 """How long `boardhand learn` takes on a virtual farm whose cabling it does not know, and whether it is right.
 
-`python bench/learn.py`: 3 QEMU and 13 light boards on three controllers and two PDUs, shuffled by a seed. The limit is
-twice the sum of their boot times, divided by the number that may boot at once.
+`python bench/learn.py --seed 3`: 3 QEMU and 13 light boards on a metered PDU, one without meters (both SNMP) and a
+strip by HTTP, outlets and serial ports shuffled by the seed; a board is fed by two outlets, one is silent, two have no
+client, some outlets are empty, some are on, and one is marked to be left alone. The limit is twice the sum of the boot
+times, divided by the number that may boot at once. After it the plugs of two boards change places, one of the two is
+switched on, and the agent has to say which cable moved where. `--shuffles 20` does seeds 1 to 20 one after the other.
+
+Exit code 1: something was wrong, something that could be known was not, or the moved cable was not told.
 """
 
 import argparse
 import contextlib
 import json
-import os
 import random
-import re
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cli import private_mosquitto  # noqa: E402
-from virtual_lab import farm, farm_plan  # noqa: E402
+from bench.support.learn_cabling import PLAIN, SMALL, Size, Truth, shuffled  # noqa: E402
+from bench.support.learn_farm import LearnFarm, private_mosquitto_at, until  # noqa: E402
+from bench.support.learn_judge import Verdict, judge, judge_state  # noqa: E402
 
-START_S, STOP_S = 300.0, 60.0
-"""A kernel may have to be fetched first."""
-PDUS = 2
-
-
-@dataclass(frozen=True)
-class Cabling:
-    """Which outlet feeds which light board."""
-
-    outlet_of: dict[str, str]
-    empty: tuple[str, ...]
-
-    @classmethod
-    def shuffled(cls, seed: int, lights: int, empty: int) -> "Cabling":
-        chance = random.Random(seed)
-        places = [f"pdu-{pdu}:{outlet}" for pdu in range(1, PDUS + 1) for outlet in range(1, 25)]
-        chosen = chance.sample(places, lights + empty)
-        boards = {f"light-{number}": chosen[number - 1] for number in range(1, lights + 1)}
-        return cls(boards, tuple(chosen[lights:]))
+DRAIN_S = 32.0
+"""A board that went off less than 30 s ago may still be heard, so that no moved cable is told."""
+ALERT_S = 120.0
 
 
-def farm_process(arguments: list[str]) -> int:
-    """`virtual_lab.farm` with our cabling, and an agent that knows of no board."""
-    options = json.loads(arguments[0])
-    cabling = Cabling.shuffled(options["seed"], options["lights"], options["empty"])
-    light_boards, agent_toml = farm_plan.light_boards, farm_plan.agent_toml
+@dataclass
+class Shuffle:
+    """One run. Times are seconds; `problem` is why it could not be done."""
 
-    def shuffled(count: int, *, on_pdus: bool = False, boot_s: float = 0.0) -> list[farm_plan.LightBoardPlan]:
-        found = []
-        for light in light_boards(count, on_pdus=on_pdus, boot_s=boot_s):
-            pdu, _, outlet = cabling.outlet_of[light.board].removeprefix("pdu-").partition(":")
-            found.append(replace(light, pdu=int(pdu), outlet=int(outlet)))
-        return found
-
-    def unknown(plan: farm_plan.FarmPlan) -> str:
-        return re.sub(r"\n\[boards\.[^\]]*\]\n(?:[^\[\n][^\n]*\n)*", "\n", agent_toml(plan))
-
-    farm_plan.light_boards, farm_plan.agent_toml = shuffled, unknown
-    return farm.main(arguments[1:])
-
-
-@dataclass(frozen=True)
-class Size:
-    """What to try."""
-
-    qemu: int
-    lights: int
-    empty: int
-    at_once: int
-    light_boot_s: float
-    listen_s: float
-    quiet_s: float
     seed: int
+    verdict: Verdict = field(default_factory=Verdict)
+    took_s: float = 0.0
+    limit_s: float = 0.0
+    boots_s: list[float] = field(default_factory=list)
+    whole_s: float = 0.0
+    moved: str = ""
+    """What the alert said of the cable that was moved."""
+    moved_good: bool = False
+    problem: str = ""
+    found: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        return self.verdict.good and self.moved_good and not self.problem
+
+    def line(self) -> str:
+        verdict = self.verdict
+        return (
+            f"{self.seed:4}  {len(verdict.right):5}  {len(verdict.unknown):7}  {len(verdict.missed):6}  "
+            f"{len(verdict.wrong):5}  {'yes' if self.moved_good else 'NO':>5}  {self.took_s:6.0f}  "
+            f"{self.limit_s:7.0f}  {self.whole_s:5.0f}  {self.problem}"
+        )
 
 
-class LearnFarm:
-    """A farm that runs, and what is true of it."""
-
-    def __init__(self, folder: Path, size: Size, url: str) -> None:
-        self.folder, self.size, self.url = folder, size, url
-        self.cabling = Cabling.shuffled(size.seed, size.lights, size.empty)
-
-    @contextmanager
-    def running(self) -> Iterator[dict[str, Any]]:
-        size = self.size
-        given = json.dumps({"seed": size.seed, "lights": size.lights, "empty": size.empty})
-        command = [
-            *(sys.executable, str(ROOT / "bench" / "learn.py"), "--farm", given),
-            *("--dir", str(self.folder / "farm"), "--mqtt", self.url, "--boards", str(size.qemu)),
-            *("--unlisted", str(size.qemu), "--light", str(size.lights), "--pdu", "--joining", "open"),
-            *("--light-boot-s", str(size.light_boot_s)),
-        ]
-        out = self.folder / "farm-out.log"
-        with out.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-            try:
-                deadline = time.monotonic() + START_S
-                while '{"ready": true}' not in out.read_text():
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        raise RuntimeError(f"the farm did not come up: {out.read_text()[-2000:]}")
-                    time.sleep(0.1)
-                yield json.loads((self.folder / "farm" / "farm.json").read_text())
-            finally:
-                process.send_signal(signal.SIGTERM)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(STOP_S)
-                process.kill()
-
-    def outlets(self) -> list[str]:
-        """Those to try: of the PDUs the ones with a board, and the empty ones."""
-        qemu = [f"vpower-{number}:{farm_plan.OUTLET}" for number in range(1, self.size.qemu + 1)]
-        names = [*qemu, *self.cabling.outlet_of.values(), *self.cabling.empty]
-        random.Random(self.size.seed + 1).shuffle(names)
-        return names
-
-    def learn(self, state: dict[str, Any], *more: str) -> dict[str, Any]:
-        """Run `boardhand learn`; its result."""
-        size = self.size
-        rules = {"at-once": size.at_once, "listen-s": size.listen_s, "quiet-s": size.quiet_s}
-        command = [sys.executable, "-m", "cli", "learn", "--json", "--mqtt", self.url, *more]
-        command += [word for name, value in rules.items() for word in (f"--{name}", str(value))]
-        command += [word for outlet in self.outlets() for word in ("--outlet", outlet)]
-        command += [word for board in state["boards"].values() for word in ("--console", f"unix:{board['console']}")]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False, env=env)
-        lines = done.stdout.splitlines()
-        (self.folder / "learn.jsonl").write_text(done.stdout)
-        if done.returncode or not lines:
-            raise RuntimeError(f"learn ended with {done.returncode}: {done.stderr[-2000:]}")
-        result: dict[str, Any] = json.loads(lines[-1])
-        return result
-
-    def faults(self, found: dict[str, Any], state: dict[str, Any]) -> list[str]:
-        """Rows that are not so, and boards that are missing."""
-        truth: dict[tuple[str, ...], tuple[set[str], set[str]]] = {}
-        for number, board in enumerate(state["boards"].values(), 1):
-            truth[f"vpower-{number}:{farm_plan.OUTLET}",] = ({board["mac"]}, {f"unix:{board['console']}"})
-        for name, light in state["lights"].items():
-            truth[self.cabling.outlet_of[name],] = ({light["mac"]}, set())
-        told = {tuple(row["feed"]): row for row in found["rows"]}
-        faults = [f"{feed}: nothing hangs there, or it is another's" for feed in told.keys() - truth.keys()]
-        faults += [f"{feed}: not found" for feed in truth.keys() - told.keys()]
-        for feed, row in told.items():
-            if feed in truth and (set(row["macs"]), set(row["consoles"])) != truth[feed]:
-                faults.append(f"{feed}: {row['macs']} {row['consoles']}, and true is {truth[feed]}")
-        return faults
+HEAD = "seed  right  unknown  missed  wrong  moved  took s  limit s  all s"
 
 
-def measure(size: Size, folder: Path) -> dict[str, Any]:
-    """One run: how long it took, and what was wrong."""
+def swappable(truth: Truth, seed: int) -> tuple[str, str]:
+    """Two boards whose plugs may change places: both off, and the second one heard soon after its power came."""
+    chance = random.Random(seed + 1000)
+    off = [board for board in truth.boards.values() if len(board.feed) == 1 and board.feed[0] not in truth.found_on]
+    moved = chance.choice([board for board in off if board.macs and board.links and board.registers])
+    place = chance.choice([board for board in off if board.macs and board.name != moved.name])
+    return place.name, moved.name
+
+
+def expected(truth: Truth, place: str, moved: str) -> str:
+    """What the alert has to say."""
+    where = ", ".join(truth.boards[place].feed)
+    return f"nothing of {place}, whose outlet {where} is on: the power cable of {moved} hangs there now"
+
+
+def move_a_cable(farm: LearnFarm, found: dict[str, Any]) -> tuple[str, bool]:
+    """After learning: two plugs change places, one board is switched on; what the agent says, and whether it's so."""
+    truth = farm.truth
+    farm.take_up(found)
+    taken_up = time.monotonic()
+    place, moved = swappable(truth, farm.size.seed)
+    farm.hand(do="swap", outlets=[truth.boards[place].feed[0], truth.boards[moved].feed[0]])
+    time.sleep(max(0.0, taken_up + DRAIN_S - time.monotonic()))
+    farm.told("power", place, "on")
+    said = until(lambda: farm.alert(moved), f"an alert for {moved}, which hangs where {place} did", ALERT_S)
+    return said, expected(truth, place, moved) in said
+
+
+def measure(size: Size, folder: Path, result: Shuffle) -> None:
+    """One run: `result` gets how long it took, and what was wrong."""
+    truth = shuffled(size)
     with private_mosquitto_at(folder) as url:
-        ours = LearnFarm(folder, size, url)
-        with ours.running() as state:
-            found = ours.learn(state)
-            faults = ours.faults(found, state)
-    boots = [row["boot_s"] for row in found["rows"] if row["boot_s"] is not None]
-    limit_s = 2 * sum(boots) / size.at_once
-    return {"took_s": found["took_s"], "limit_s": round(limit_s, 1), "boots_s": boots, "faults": faults, "found": found}
+        farm = LearnFarm(folder, size, truth, url)
+        with farm.running():
+            result.found = found = farm.learn()
+            result.took_s = found["took_s"]
+            result.boots_s = [row["boot_s"] for row in found["rows"] if row["boot_s"] is not None]
+            result.limit_s = 2 * sum(result.boots_s) / size.at_once
+            result.verdict = judge(truth, found)
+            state = farm.hand(do="state")
+            judge_state(result.verdict, truth, state["on"], state["edges"])
+            result.moved, result.moved_good = move_a_cable(farm, found)
 
 
-@contextmanager
-def private_mosquitto_at(folder: Path) -> Iterator[str]:
-    """A Mosquitto for this run alone."""
-    port = private_mosquitto.free_port()
-    settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    with (folder / "mosquitto.log").open("wb") as log:
-        server = subprocess.Popen([private_mosquitto.program(), "-c", str(settings)], stdout=log, stderr=log)
-    try:
-        yield f"mqtt://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
+@contextlib.contextmanager
+def _folder(keep: Path | None, seed: int) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="bh-learn-") as name:
+            yield Path(name)
+    else:
+        folder = keep / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+
+def tell(result: Shuffle, size: Size) -> None:
+    """All of one run."""
+    verdict, boots = result.verdict, result.boots_s
+    print(f"seed {size.seed}: {size.qemu} QEMU and {size.lights} light boards, {size.at_once} at once")
+    if boots:
+        print(f"boots: {len(boots)} of {min(boots):.1f} to {max(boots):.1f} s, together {sum(boots):.0f} s")
+    print(
+        f"learnt in {result.took_s:.0f} s; the limit is {result.limit_s:.0f} s; all of it took {result.whole_s:.0f} s"
+    )
+    print(f"right: {len(verdict.right)} boards")
+    for name, because in verdict.unknown.items():
+        print(f"unknown: {name}: {because}")
+    for what, lines in (("MISSED", verdict.missed), ("WRONG", verdict.wrong)):
+        for line in lines:
+            print(f"{what}: {line}")
+    if result.moved:
+        print(f"{'moved' if result.moved_good else 'WRONG'}: {result.moved}")
+    if result.problem:
+        print(f"FAILED: {result.problem}")
+
+
+def _one(size: Size, keep: Path | None) -> Shuffle:
+    with _folder(keep, size.seed) as folder:
+        began, result = time.monotonic(), Shuffle(size.seed)
+        try:
+            measure(size, folder, result)
+        except (RuntimeError, OSError, KeyError, ValueError, subprocess.SubprocessError) as error:
+            result.problem = f"{type(error).__name__}: {error}"
+        result.whole_s = time.monotonic() - began
+        if keep is not None:
+            (folder / "result.json").write_text(json.dumps(asdict(result), indent=1))
+    return result
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1, help="which shuffle, or the first of them")
+    parser.add_argument("--shuffles", type=int, default=1, metavar="N", help="so many seeds, one after the other")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many farms at a time (1)")
+    parser.add_argument("--plain", action="store_true", help="whole boards alone, slower, for the figure of time")
+    parser.add_argument("--small", action="store_true", help="1 QEMU and 6 light boards, as the test has it")
+    for name, kind in (("qemu", int), ("lights", int), ("at-once", int), ("light-boot-s", float), ("listen-s", float)):
+        parser.add_argument(f"--{name}", type=kind)
+    parser.add_argument("--quiet-s", type=float)
+    parser.add_argument("--keep", type=Path, help="leave all files there, one folder for each seed")
+    return parser.parse_args()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--qemu", type=int, default=3)
-    parser.add_argument("--lights", type=int, default=13)
-    parser.add_argument("--empty", type=int, default=0)
-    parser.add_argument("--at-once", type=int, default=4)
-    parser.add_argument("--light-boot-s", type=float, default=20.0)
-    parser.add_argument("--listen-s", type=float, default=60.0)
-    parser.add_argument("--quiet-s", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--keep", type=Path, help="leave all files there")
-    options = vars(parser.parse_args())
-    keep = options.pop("keep")
-    size = Size(**options)
-    with contextlib.ExitStack() as stack:
-        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bh-learn-")))
-        folder.mkdir(parents=True, exist_ok=True)
-        result = measure(size, folder)
-    boots = result["boots_s"]
-    print(f"{size.qemu} QEMU and {size.lights} light boards, {size.at_once} at once, seed {size.seed}")
-    print(f"boots: {len(boots)} of {min(boots):.1f} to {max(boots):.1f} s, together {sum(boots):.0f} s")
-    print(f"learnt in {result['took_s']:.0f} s; the limit is {result['limit_s']:.0f} s")
-    for fault in result["faults"]:
-        print(f"WRONG: {fault}")
-    return int(bool(result["faults"]) or result["took_s"] >= result["limit_s"])
+    options = vars(_options())
+    shuffles, keep, seed, jobs = (options.pop(name) for name in ("shuffles", "keep", "seed", "jobs"))
+    small, plain = options.pop("small"), options.pop("plain")
+    size = SMALL if small else PLAIN if plain else Size()
+    size = replace(size, **{key: value for key, value in options.items() if value is not None})
+    sizes = [replace(size, seed=number) for number in range(seed, seed + shuffles)]
+    results = []
+    if shuffles > 1:
+        print(HEAD, flush=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        for ours, result in zip(sizes, pool.map(_one, sizes, repeat(keep)), strict=True):
+            results.append(result)
+            if shuffles == 1 or not result.good:
+                tell(result, ours)
+            if shuffles > 1:
+                print(result.line(), flush=True)
+    good = sum(result.good for result in results)
+    late = sum(result.took_s >= result.limit_s for result in results)
+    print(f"{good} of {len(results)} good, {late} above the limit of time")
+    return int(good < len(results))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--farm"]:
-        sys.exit(farm_process(sys.argv[2:]))
     sys.exit(main())

@@ -30,6 +30,7 @@ from pydantic import ValidationError
 from daemon.mqtt_link import Message, MqttLink
 from daemon.mqtt_settings import MqttSettings
 from virtual_lab import boot_artifacts, farm_plan, qemu_board
+from virtual_lab.cabling import Cabling
 from virtual_lab.child_process import child_environment
 from virtual_lab.farm_plan import FarmPlan
 from virtual_lab.farm_progress import Reporter
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--light", type=int, default=0, help="light boards, light-1 upward (default 0)")
     parser.add_argument("--pdu", action="store_true", help="light boards hang on virtual PDUs that measure")
     parser.add_argument("--light-boot-s", type=float, default=0.0, help="how long light boards boot (default 0)")
+    parser.add_argument("--cabling", type=Path, help="JSON of virtual_lab.cabling, unknown to the agent")
     parser.add_argument("--more-settings", type=Path, help="JSON for the agent: {agent: {...}, boards: {NAME: {...}}}")
     parser.add_argument("--unlisted", type=int, default=0, help="of the QEMU boards, the last so many are unknown")
     parser.add_argument("--joining", choices=["open", "closed"], default="closed", help="may unknown boards join?")
@@ -108,6 +110,7 @@ def make_plan(options: argparse.Namespace, sockets: Path, reporter: Reporter) ->
         raise LabError(f"--agent {options.agent!r}: use a-z, 0-9 and '-', at most 63 characters")
     boards = farm_plan.qemu_boards(options.boards, options.unlisted)
     lights = farm_plan.light_boards(options.light, on_pdus=options.pdu, boot_s=options.light_boot_s)
+    cabling = Cabling.read(options.cabling)
     if not boards and options.joining == "closed" and not lights:
         raise LabError("a farm without boards: give --boards or --light")
     tools, files = LabTools(Path(), Path()), None
@@ -131,7 +134,8 @@ def make_plan(options: argparse.Namespace, sockets: Path, reporter: Reporter) ->
         mqtt_password_file=str(options.mqtt_password_file.resolve()) if options.mqtt_password_file else None,
         joining=options.joining,
         boards=boards,
-        lights=lights,
+        lights=lights if cabling is None else farm_plan.cabled(lights, boards, cabling),
+        cabling=cabling,
         more=_more_settings(options.more_settings),
     )
 
@@ -155,11 +159,11 @@ def write_files(plan: FarmPlan) -> None:
     """
     folder = Path(plan.folder)
     for board in plan.boards:
-        qemu_board.prepare(plan.qemu_spec(board), Path(plan.device_tree))
+        qemu_board.prepare(plan.qemu_spec(board), Path(plan.device_tree), Path(plan.uboot))
     if plan.lights:
         # Light boards check what they fetched; a pattern would hide a block that came twice.
         plan.light_kernel.write_bytes(os.urandom(_LIGHT_KERNEL_BYTES))
-    if plan.pdus:
+    if plan.pdus or plan.cabling:
         plan.pdu_community.write_text(farm_plan.PDU_COMMUNITY + "\n", encoding="utf-8")
     (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
     plan.agent_settings.write_text(farm_plan.agent_toml(plan), encoding="utf-8")

@@ -110,7 +110,7 @@ class Inside:
             )
             kept.append(self._keep("frame pump", pump, self._set("pump", pump)))
         kept += self._board_tasks()
-        if plan.lights:
+        if plan.lights or plan.cabling:
             lights = PythonChild(
                 "virtual_lab.light_board",
                 ["--plan", str(folder / "plan.json")],
@@ -153,6 +153,8 @@ class Inside:
         """Wait for the power switches: an agent that starts before them reports them as unreachable."""
         sockets = [self._plan.qemu_spec(board).qmp_socket for board in self._plan.boards]
         sockets += [self._plan.light_socket(light) for light in self._plan.lights]
+        if self._plan.cabling is not None:
+            sockets.append(self._plan.cable_socket)
         while not self._stop.is_set() and not all(path.exists() for path in sockets):  # noqa: ASYNC110  # files
             await asyncio.sleep(0.05)
 

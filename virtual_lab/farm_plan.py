@@ -5,11 +5,12 @@ Nothing here touches the network or a process. The plan crosses from the outer t
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agent.power.drivers.qmp import OUTLET
+from virtual_lab.cabling import Cabling, Habit, Kind
 from virtual_lab.namespace import LabError
 from virtual_lab.network import BRIDGE, BRIDGE_ADDRESS
 from virtual_lab.qemu_board import QemuBoardSpec
@@ -63,6 +64,13 @@ class LightBoardPlan:
     """What the PDU reads while it boots, and when it is idle or works."""
     idle_w: int = 3
     busy_w: int = 5
+    habit: str = Habit.WHOLE
+    first_word_s: float = 0.0
+    """From its power until anything is heard of it."""
+    says_mac: bool = False
+    """Its console prints its MAC address."""
+    own_kernel: bool = False
+    """Boots a kernel of its own, and fetches the PXE configuration alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,8 @@ class FarmPlan:
     joining: str = "closed"
     boards: list[QemuBoardPlan] = field(default_factory=list)
     lights: list[LightBoardPlan] = field(default_factory=list)
+    cabling: Cabling | None = None
+    """Instead of an outlet for each board; the agent then knows of no board."""
     more: dict[str, Any] = field(default_factory=dict)
     """More settings for the agent: `agent` as its table, `boards` as the tables of boards by name."""
 
@@ -96,6 +106,8 @@ class FarmPlan:
         told = json.loads(text)
         told["boards"] = [QemuBoardPlan(**board) for board in told["boards"]]
         told["lights"] = [LightBoardPlan(**board) for board in told["lights"]]
+        if told["cabling"] is not None:
+            told["cabling"] = Cabling.from_table(told["cabling"])
         return cls(**told)
 
     def qemu_spec(self, board: QemuBoardPlan) -> QemuBoardSpec:
@@ -107,8 +119,17 @@ class FarmPlan:
         return Path(self.sockets) / f"{light.board}.qmp"
 
     @property
+    def cable_socket(self) -> Path:
+        """The unix socket where a cabled farm's cables are moved."""
+        return Path(self.sockets) / "cables"
+
+    def port_socket(self, port: str) -> Path:
+        """The unix socket that is a serial port of a cabled farm."""
+        return Path(self.sockets) / port
+
+    @property
     def pdus(self) -> int:
-        """How many virtual PDUs there are."""
+        """How many virtual PDUs there are for light boards, one after the other."""
         return max((light.pdu for light in self.lights), default=0)
 
     @property
@@ -148,6 +169,21 @@ def qemu_boards(count: int, unlisted: int = 0) -> list[QemuBoardPlan]:
         )
         for number in range(1, count + 1)
     ]
+
+
+def cabled(lights: list[LightBoardPlan], boards: list[QemuBoardPlan], cabling: Cabling) -> list[LightBoardPlan]:
+    """The light boards as `cabling` has them.
+
+    Raises:
+        LabError: a board is not cabled, or the cabling names one that is not there.
+    """
+    names = [board.board for board in boards] + [light.board for light in lights]
+    if wrong := set(names) ^ set(cabling.feeds):
+        raise LabError(f"the cabling and the farm have other boards: {', '.join(sorted(wrong))}")
+    try:
+        return [replace(light, **cabling.lights.get(light.board, {})) for light in lights]
+    except TypeError as error:
+        raise LabError(f"the cabling: lights: {error}") from None
 
 
 def light_boards(count: int, *, on_pdus: bool = False, boot_s: float = 0.0) -> list[LightBoardPlan]:
@@ -231,6 +267,8 @@ def agent_toml(plan: FarmPlan) -> str:
         lines += _table("profiles.virtual", _virtual_profile(plan))
     if plan.lights:
         lines += _table("profiles.light", {"arch": "arm64", "kernel": str(plan.light_kernel), "cmdline": "quiet"})
+    if plan.cabling is not None:
+        return "\n".join([*lines, *_controllers(plan, plan.cabling)]) + "\n"
     for number, board in enumerate(plan.boards, 1):
         spec = plan.qemu_spec(board)
         lines += _table(f"controllers.vpower-{number}", {"driver": "qmp", "socket": str(spec.qmp_socket)})
@@ -251,6 +289,17 @@ def _pdus(plan: FarmPlan) -> Iterator[str]:
         table: dict[str, Value | None] = {"driver": "snmp", "host": BRIDGE_ADDRESS, "port": PDU_PORT + number - 1}
         table |= {"family": PDU_MODEL, "community_file": str(plan.pdu_community)}
         yield from _table(f"controllers.pdu-{number}", table)
+
+
+def _controllers(plan: FarmPlan, cabling: Cabling) -> Iterator[str]:
+    for controller in cabling.controllers:
+        if controller.kind is Kind.SNMP:
+            table: dict[str, Value | None] = {"driver": "snmp", "host": BRIDGE_ADDRESS, "port": controller.port}
+            table |= {"family": controller.model, "community_file": str(plan.pdu_community)}
+        else:
+            table = {"driver": "netio", "url": f"http://{BRIDGE_ADDRESS}:{controller.port}"}
+        kept: Value | None = list(controller.kept) or None
+        yield from _table(f"controllers.{controller.name}", table | {"keep_outlets": kept})
 
 
 def _light(light: LightBoardPlan, number: int) -> dict[str, Value | None]:

@@ -66,9 +66,13 @@ class Gateway:
         """Close the listener and cut every connection."""
         if self._server is not None:
             self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # One accepted just now may begin only now; and from Python 3.12 on `gather` does not wait a round for those
+        # that have ended, and so not for their callback.
+        while self._tasks:
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= self._max_connections:

@@ -15,17 +15,21 @@ import signal
 import socket
 import sys
 import uuid
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from board import client
 from virtual_lab import light_boot
+from virtual_lab.cabling import Habit
 from virtual_lab.farm_plan import FarmPlan, LightBoardPlan
 from virtual_lab.light_boot import BootError, DhcpKind, DhcpReply, Download
 from virtual_lab.light_client import LightClient, LightIdentity
 from virtual_lab.light_network import INTERFACE, LightNetwork, join_light_board
 from virtual_lab.light_power import PowerSwitch
 from virtual_lab.namespace import LabError
+from virtual_lab.patch_panel import PatchPanel
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +39,27 @@ _TFTP_TIMEOUT_S = 1.0
 _TFTP_TRIES = 8
 # A board that found nothing to boot tries again after this, as the loop in our U-Boot environment does.
 _RETRY_S = 2.0
+# What a console says: U-Boot's first line, Linux' first line, and what stands at the end.
+_BANNER = b"\r\nU-Boot 2023.01 (light)\r\n\r\nDRAM:  1 MiB\r\n"
+_KERNEL = b"[    0.000000] Linux version 6.1.0-light (light board)\r\n"
+_PROMPT = b"\r\nlight login: "
+_NO_PROMPT = b"[    9.000000] appliance: ready\r\n"
 _SERVER_PORT, _CLIENT_PORT, _TFTP_PORT = 67, 68, 69
 
 
 class LightBoard:
     """One light board. `power_on` and `power_off` may be called at any time, in any order."""
 
-    def __init__(self, plan: LightBoardPlan, network: LightNetwork, qmp_socket: Path) -> None:
+    def __init__(
+        self,
+        plan: LightBoardPlan,
+        network: LightNetwork,
+        qmp_socket: Path,
+        say: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        """`say` takes what comes out of its console."""
         self._plan = plan
+        self._say = say
         self._name = plan.board
         self._mac = plan.mac
         self._network = network
@@ -57,6 +74,10 @@ class LightBoard:
         if self._client is None:
             return self._plan.boot_w
         return self._plan.busy_w if self._client.busy else self._plan.idle_w
+
+    async def feed(self, *, on: bool) -> None:
+        """Its mains come or go."""
+        self.switch.feed(on)
 
     def power_on(self) -> None:
         """Boot."""
@@ -81,6 +102,14 @@ class LightBoard:
     async def _live(self, earlier: asyncio.Task[None] | None) -> None:
         if earlier is not None:
             await asyncio.gather(earlier, return_exceptions=True)
+        await asyncio.sleep(self._plan.first_word_s)
+        if self._plan.habit == Habit.SILENT:
+            return
+        self._say(_BANNER + (f"ethaddr={self._mac}\r\n".encode() if self._plan.says_mac else b""))
+        if self._plan.habit == Habit.CONSOLE_ONLY:
+            await asyncio.sleep(self._plan.boot_s)
+            self._say(_KERNEL + _PROMPT)
+            return
         order = ""
         while order != "poweroff":
             self._network.plug()
@@ -98,9 +127,13 @@ class LightBoard:
         path = light_boot.configuration_path(reply.boot_file, self._mac)
         text = (await self._fetch(reply, path)).decode("utf-8", "replace")
         entry = light_boot.parse_pxe(text, reply.boot_file)
-        for name in entry.files:
+        for name in () if self._plan.own_kernel else entry.files:
             await self._fetch(reply, name)
+        self._say(_KERNEL)
         await asyncio.sleep(self._plan.boot_s)
+        if self._plan.habit == Habit.NO_CLIENT:
+            self._say(_NO_PROMPT)
+            await asyncio.Event().wait()
         settings = client.Settings(" ".join(f"{key}={value}" for key, value in entry.cmdline.items()))
         identity = LightIdentity(self._mac, self._name, str(uuid.uuid4()))
         self._client = LightClient(settings, identity, lambda: self._network.open_socket(socket.SOCK_STREAM))
@@ -190,8 +223,9 @@ async def _run(plan: FarmPlan, networks: list[LightNetwork]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    panel = PatchPanel({} if plan.cabling is None else plan.cabling.consoles)
     boards = [
-        LightBoard(light, network, plan.light_socket(light))
+        LightBoard(light, network, plan.light_socket(light), partial(panel.said, light.board))
         for light, network in zip(plan.lights, networks, strict=True)
     ]
     async with AsyncExitStack() as stack:
@@ -201,6 +235,11 @@ async def _run(plan: FarmPlan, networks: list[LightNetwork]) -> None:
 
             fed = {light.board: board for light, board in zip(plan.lights, boards, strict=True)}
             await light_pdu.serve(plan, fed, stack)
+        if plan.cabling is not None:
+            from virtual_lab import cable_room
+
+            mains = {light.board: board for light, board in zip(plan.lights, boards, strict=True)}
+            await cable_room.serve(plan, plan.cabling, mains, panel, stack)
         # The agent waits for these sockets, so what is to be there before it comes first.
         for board in boards:
             await board.switch.start()

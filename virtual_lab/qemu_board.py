@@ -37,8 +37,8 @@ class QemuBoardSpec:
     """What makes this board this one.
 
     `folder` holds its files, `sockets` its sockets, whose paths must be short. With `own_environment` its U-Boot
-    comes up with an environment in flash that boots by `pxe` for ever; without, it is Debian's default, which asks
-    for `boot.scr.uimg`.
+    comes up with an environment in flash that boots by `pxe` for ever; without, it asks for `boot.scr.uimg`, as
+    Debian 12's does by default.
     """
 
     board: str
@@ -116,8 +116,10 @@ def _escaped(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-def prepare(spec: QemuBoardSpec, base_tree: Path) -> None:
+def prepare(spec: QemuBoardSpec, base_tree: Path, uboot: Path | None = None) -> None:
     """Write the board's own files: its device tree, where its id is the serial number, and its flash.
+
+    A board without an environment of its own has a flash as well where `uboot` would ask for no script without one.
 
     Raises:
         OSError: they cannot be written.
@@ -129,8 +131,14 @@ def prepare(spec: QemuBoardSpec, base_tree: Path) -> None:
     tree.root.set_text("model", "boardhand virtual board")
     tree.root.set_text("compatible", "boardhand,virtual", "linux,dummy-virt")
     spec.device_tree.write_bytes(device_tree.write(tree))
+    environment = None
     if spec.own_environment:
         environment = uboot_environment.netboot_environment(spec.uuid)
+    elif uboot is not None and not uboot_environment.asks_for_a_script(uboot.read_bytes()):
+        environment = uboot_environment.script_environment()
+    if environment is None:
+        spec.environment_flash.unlink(missing_ok=True)
+    else:
         with spec.environment_flash.open("wb") as flash:
             flash.write(uboot_environment.image(environment))
             flash.truncate(uboot_environment.FLASH_BYTES)  # sparse: 256 kB on disk
@@ -145,6 +153,7 @@ def command(spec: QemuBoardSpec, tools: LabTools, cable: Cable) -> list[str]:
     qmp, console = check_socket_path(spec.qmp_socket), check_socket_path(spec.console_socket)
     log = _escaped(spec.console_log)
     flash = f"if=pflash,index=1,format=raw,file={_escaped(spec.environment_flash)}"
+    has_flash = spec.own_environment or spec.environment_flash.is_file()  # else it would come up without its own
     return [
         *_machine(tools),
         "-name", spec.board, "-uuid", spec.uuid, "-S", "-no-shutdown", "-monitor", "none",
@@ -154,7 +163,7 @@ def command(spec: QemuBoardSpec, tools: LabTools, cable: Cable) -> list[str]:
         "-netdev", cable.qemu_netdev("n0"),
         # romfile: no option ROM needed. disable-legacy: U-Boot 2023.01 reads a wrong MAC from a transitional device.
         "-device", f"virtio-net-pci,netdev=n0,mac={spec.mac},romfile=,disable-legacy=on",
-        *(("-drive", flash) if spec.own_environment else ()),
+        *(("-drive", flash) if has_flash else ()),
     ]  # fmt: skip
 
 

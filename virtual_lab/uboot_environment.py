@@ -41,6 +41,23 @@ def netboot_environment(uuid: str) -> dict[str, str]:
     return {**_BASE, "pxeuuid": uuid}
 
 
+def script_environment() -> dict[str, str]:
+    """What stands in for a built-in environment by which no script is fetched: that of Debian 13's U-Boot (2025.01).
+
+    Its standard boot asks DHCP for a script only where `boot_script_dhcp` is set (u-boot, boot/bootmeth_script.c), and
+    the environment of qemu_arm64 sets it no more, as that of Debian 12's U-Boot did.
+    """
+    left_out = {"bootcmd_pxe", "autoload", "fdt_addr_r", "kernel_comp_addr_r", "kernel_comp_size"}  # as built in
+    built_in = {name: value for name, value in _BASE.items() if name not in left_out}
+    asked = {"bootcmd": "bootflow scan -lb", "boot_targets": "dhcp", "boot_script_dhcp": "boot.scr.uimg"}
+    return {**built_in, **asked, "bootdelay": "2"}
+
+
+def asks_for_a_script(uboot: bytes) -> bool:
+    """Whether U-Boot, with the environment that is built into it, fetches a script by DHCP."""
+    return b"boot_script_dhcp=" in uboot
+
+
 def image(environment: dict[str, str], size: int = ENVIRONMENT_BYTES) -> bytes:
     """The environment as U-Boot reads it from flash.
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from agent.learn.desk import FOUND_FACT, LearnDesk
 from agent.learn.ears import Ears
@@ -17,11 +17,12 @@ from agent.outbox import NewEvent
 from agent.power.errors import PowerError
 from agent.power.feed import OutletRef
 from agent.presence.observations import LinkSeen, Observation, UsbSeen
+from agent.requests import RequestError
 from agent.unit import Effects
-from netboot.events import DhcpSeen, FileFailed, FilePart, FileRefused, NetbootEvent
+from netboot.events import DhcpSeen, FileRequested, FileSent, NetbootEvent
 from udev.serial_ports import serial_ports
 from wire.payloads import Alert, Registration
-from wire.phases import EventType, Power, PowerAction
+from wire.phases import ErrorKind, EventType, Power, PowerAction
 
 if TYPE_CHECKING:
     from agent.daemon import Agent
@@ -50,7 +51,10 @@ class AgentHands:
 
     async def choose(self, only: list[str], *, also_on: bool) -> Choice:
         """See `Hands`."""
-        return choose(self._agent.settings, await self._agent.power.describe(), only=only, also_on=also_on)
+        controllers = await self._agent.power.describe()
+        if self._agent.reloading.under_way:
+            raise RequestError(ErrorKind.BUSY, "the settings are being read again; ask once more in a moment")
+        return choose(self._agent.settings, controllers, only=only, also_on=also_on)
 
     async def switch(self, outlet: str, *, on: bool, operation_id: str) -> str | None:
         """See `Hands`."""
@@ -125,7 +129,7 @@ class AgentHands:
                 self._mac_of[event.address] = event.mac
             self._spoke.add(event.mac.lower())
             self._on_event(Sign(_mac(event.mac), words=event.vendor_class[:60]))
-        elif not isinstance(event, FileFailed | FilePart | FileRefused) and (mac := self._mac_of.get(event.client)):
+        elif _says_it_lives(event) and (mac := self._mac_of.get(event.client)):
             self._on_event(Sign(_mac(mac), words=f"fetches {event.path}"[:60]))
 
     def registered(self, said: Registration) -> None:
@@ -163,6 +167,12 @@ def desk(agent: "Agent", read_watts: ReadWatts) -> tuple[LearnDesk, AgentHands]:
     """The desk of `agent`, and where it wants to be told what is heard."""
     hands = AgentHands(agent, read_watts)
     return LearnDesk(hands), hands
+
+
+def _says_it_lives(event: NetbootEvent) -> TypeGuard[FileRequested | FileSent]:
+    """Whether the client has just said something. A file whose last block was repeated may count as sent 6 s after the
+    last packet (some boot ROMs never acknowledge it): by then the board may have lost its power."""
+    return isinstance(event, FileRequested) or (isinstance(event, FileSent) and not event.resent)
 
 
 def _mac(text: str) -> Subject:

@@ -1,75 +1,75 @@
-"""`boardhand learn` on a farm whose cabling nobody told it: a QEMU board, light boards on two PDUs, an empty outlet."""
+"""`boardhand learn` on a farm whose cabling nobody told it, judged by the truth that the farm was built by; and daily
+work after it, in which two plugs change places."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.learn import ROOT, LearnFarm, Size, measure, private_mosquitto_at
-
-WAIT_S = 90.0
+from bench.learn import move_a_cable, swappable
+from bench.support.learn_cabling import SMALL, shuffled
+from bench.support.learn_farm import ROOT, LearnFarm, private_mosquitto_at, until
+from bench.support.learn_judge import judge, judge_state
 
 
 @pytest.mark.timeout(480)
-def test_learn_finds_the_cabling(tmp_path):
-    size = Size(qemu=1, lights=3, empty=1, at_once=2, light_boot_s=2.0, listen_s=20.0, quiet_s=15.0, seed=7)
-    result = measure(size, tmp_path)
-    assert result["faults"] == []
-    found = result["found"]
-    assert len(found["rows"]) == 4 and found["unrestored"] == [] and found["on"] == []
-    assert [item["because"].startswith("nothing that goes with it was heard") for item in found["unknown"]] == [True]
-    assert all(row["idle_w"] for row in found["rows"] if row["feed"][0].startswith("pdu"))
-    assert all(row["boot_s"] for row in found["rows"])
+def test_learn_finds_the_truth_and_daily_work_notices_a_cable_that_was_moved(tmp_path):
+    truth = shuffled(SMALL)
+    kinds = sorted(plan.kind for plan in truth.cabling.controllers)
+    assert kinds == ["netio", "snmp", "snmp"], "several controllers"
+    with private_mosquitto_at(tmp_path) as url:
+        farm = LearnFarm(tmp_path, SMALL, truth, url)
+        with farm.running():
+            found = farm.learn()
+            verdict = judge(truth, found)
+            state = farm.hand(do="state")
+            judge_state(verdict, truth, state["on"], state["edges"])
+            assert (verdict.wrong, verdict.missed) == ([], [])
+            silent = next(board.name for board in truth.boards.values() if not board.heard)
+            assert len(verdict.right) == 6 and silent in verdict.unknown
+            assert found["unrestored"] == [] and set(found["on"]) == set(truth.found_on)
+            said, good = move_a_cable(farm, found)
+            assert good, said
+            put_back(farm)
 
 
-def boardhand(url, *words):
-    command = [sys.executable, "-m", "cli", *words, "--mqtt", url]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
-
-
-def on_now(url):
-    """The outlets that have power, as the controllers say; None while the agent is not there."""
-    done = boardhand(url, "outlets", "--json")
-    if done.returncode:
-        return None
-    controllers = json.loads(done.stdout.splitlines()[0])["controllers"]
-    return {f"{c['name']}:{o['outlet']}" for c in controllers for o in c.get("outlets", []) if o["power"] == "on"}
-
-
-def until(condition, what):
-    deadline = time.monotonic() + WAIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.3)
-    return found
+def put_back(farm):
+    """The plugs go back where they were, and the alert ends when the board is heard on its own outlet."""
+    truth = farm.truth
+    place, moved = swappable(truth, farm.size.seed)
+    farm.hand(do="swap", outlets=[truth.boards[place].feed[0], truth.boards[moved].feed[0]])
+    farm.told("power", moved, "on")
+    until(lambda: not farm.alert(moved), f"the alert of {moved} stays")
+    assert farm.alert(place) == ""
 
 
 @pytest.mark.timeout(480)
 def test_what_a_killed_agent_had_switched_goes_back_when_it_is_there_again(tmp_path):
-    size = Size(qemu=0, lights=2, empty=0, at_once=2, light_boot_s=60.0, listen_s=60.0, quiet_s=60.0, seed=3)
+    size = replace(SMALL, qemu=0, lights=2, silent=0, double=0, no_client=0, consoles=0, empty=1, found_on=0)
+    size = replace(size, light_boot_s=60.0, listen_s=60.0, quiet_s=60.0, at_once=8)
+    truth = shuffled(size)
     with private_mosquitto_at(tmp_path) as url:
-        farm = LearnFarm(tmp_path, size, url)
-        with farm.running() as state:
-            words = [word for outlet in farm.outlets() for word in ("--outlet", outlet)]
-            command = [sys.executable, "-m", "cli", "learn", "--mqtt", url, "--json", "--at-once", "2", *words]
+        farm = LearnFarm(tmp_path, size, truth, url)
+        with farm.running():
+            before = farm.on_now()
+            outlets = {outlet for board in truth.boards.values() for outlet in board.feed}
             learning = subprocess.Popen(
-                command,
+                [sys.executable, "-m", "cli", *farm.learn_words(), "--json", "--mqtt", url],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
             try:
-                until(lambda: on_now(url) == set(farm.outlets()), "learn switches nothing on")
-                os.kill(state["agent"], signal.SIGKILL)
-                log = Path(state["agent_log"])
-                until(lambda: log.read_text().count("learning was cut short") == 2, "the new agent says nothing of it")
-                until(lambda: on_now(url) == set(), "the outlets stay on")
+                until(lambda: outlets <= set(farm.on_now() or ()), "learn switches nothing on")
+                os.kill(farm.state["agent"], signal.SIGKILL)
+                log = Path(farm.state["agent_log"])
+                told = "learning was cut short"
+                until(lambda: log.read_text().count(told) >= len(outlets), "the new agent says nothing of it")
+                until(lambda: farm.on_now() == before, "the outlets stay on")
             finally:
                 learning.kill()
                 learning.wait()

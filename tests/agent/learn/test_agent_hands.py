@@ -5,13 +5,18 @@ from types import SimpleNamespace
 from agent.learn.bridge import AgentHands
 from agent.learn.signs import Kind, Sign, Subject
 from agent.presence.observations import NeighbourSeen
+from netboot.events import DhcpSeen, FileRequested, FileSent, Role
 
 MAC = "02:00:00:00:00:01"
 
 
-async def test_an_entry_with_an_address_counts_only_where_nothing_better_is_heard():
+def made():
     agent = SimpleNamespace(settings=SimpleNamespace(boards={}, netboot=None), netboot=SimpleNamespace(server=None))
-    hands = AgentHands(agent, read_watts=None)
+    return AgentHands(agent, read_watts=None)
+
+
+async def test_an_entry_with_an_address_counts_only_where_nothing_better_is_heard():
+    hands = made()
     events = []
     await hands.open_ears(events.append, [])
     by_address = NeighbourSeen(MAC, "10.77.0.9", "br0", answers=True)
@@ -25,4 +30,17 @@ async def test_an_entry_with_an_address_counts_only_where_nothing_better_is_hear
     await hands.open_ears(events.append, [])
     hands.observed(by_address)
     assert len(events) == 3, "another experiment begins anew"
+    await hands.close_ears()
+
+
+async def test_a_file_that_only_counts_as_sent_is_no_word_of_the_board():
+    hands, events, role = made(), [], next(iter(Role))
+    await hands.open_ears(events.append, [])
+    hands.netboot(DhcpSeen(MAC, None, "10.77.0.9", "U-Boot.armv8", "request"))
+    hands.netboot(FileRequested(None, "10.77.0.9", "kernel", role))
+    hands.netboot(FileSent(None, "10.77.0.9", "kernel", role, 100, 0.1))
+    assert [event.subject.name for event in events] == [MAC] * 3
+    hands.netboot(FileSent(None, "10.77.0.9", "kernel", role, 100, 6.1, resent=4))
+    hands.netboot(FileRequested(None, "10.77.0.8", "kernel", role))
+    assert len(events) == 3, "its last block was repeated for 6 s, and nobody said anything; and somebody unknown"
     await hands.close_ears()
