@@ -15,7 +15,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deb fuzz test coverage test-deb test-hour test-learn test-udev test-usb test-netboot test-roots lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot packages-roots packages-deb
+.PHONY: help demo deb fuzz test coverage test-deb test-shelf test-hour test-learn test-udev test-usb test-netboot test-roots lint bench soak docs clean packages-python packages-demo packages-test packages-usb packages-bench packages-netboot packages-roots packages-deb
 
 help:
 	@echo "make demo    a farm of virtual boards, from power to finished work"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-roots  emulated boards run Debian from our roots over NFS, each as itself (needs root)"
 	@echo "make deb     a Debian package for this release in dist/, with all that boardhand stands on"
 	@echo "make test-deb  that package in a clean Debian root: installed, run, removed, purged (needs root)"
+	@echo "make test-shelf  README's way from an empty Debian to work on a shelf of two emulated boards (needs root)"
 	@echo "make test-hour  an hour of a farm in a minute, one QEMU board among light ones, against policy and simulator"
 	@echo "make test-learn  boardhand learn finds the cabling of a virtual farm, and puts back what a kill -9 left"
 	@echo "make fuzz    feed netboot's parsers and policies with chance, guided by coverage (FUZZ_S=60 seconds each)"
@@ -42,7 +43,7 @@ demo: packages-demo $(VENV)/.installed
 
 # Most tests wait for timers of real programs, so four at once keep two cores busy.
 test: packages-test $(VENV)/.installed $(PEERS_READY) $(PUMP)
-	@$(RUN) -m pytest -n 4 --dist worksteal --ignore=tests/usb_guest --ignore=tests/netboot_clients --ignore=tests/roots_guest --ignore=tests/packaging/test_deb.py --ignore=tests/hour --ignore=tests/learn_farm $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n 4 --dist worksteal --ignore=tests/usb_guest --ignore=tests/netboot_clients --ignore=tests/roots_guest --ignore=tests/packaging/test_deb.py --ignore=tests/hour --ignore=tests/learn_farm --ignore=tests/shelf $(PYTEST_ARGS)
 
 # Apart, because looking at each line makes our own code run three times as long.
 coverage:
@@ -82,6 +83,11 @@ deb: packages-deb $(VENV)/.installed
 test-deb: deb
 	@$(RUN) -m tests.packaging.clean_root
 	@$(RUN) -m pytest -n 0 tests/packaging/test_deb.py $(PYTEST_ARGS)
+
+# Apart, because the package takes a minute to build, and learning with emulated boards two more.
+test-shelf: deb packages-netboot
+	@$(RUN) -m tests.packaging.clean_root
+	@$(RUN) -m pytest -n 0 tests/shelf $(PYTEST_ARGS)
 
 # Coverage-guided, each target for FUZZ_S seconds; what is found goes into tests/netboot/test_dhcp_fuzz.py.
 fuzz: $(FUZZ)/.installed

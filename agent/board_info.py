@@ -6,6 +6,9 @@ from agent.console.desk import address_of
 from agent.settings import AgentSettings
 from wire.payloads import BoardInfo, Label, Registration
 
+ARCH_OF_MACHINE = {"aarch64": "arm64", "armv6l": "arm", "armv7l": "arm", "armv8l": "arm"}
+"""What `uname -m` says, as profiles and jobs call it; `x86_64` and `riscv64` are the same in both."""
+
 
 def of(settings: AgentSettings, name: str) -> BoardInfo:
     """`board/<board>/info` before the board itself has said anything."""
@@ -37,5 +40,7 @@ def learned(info: BoardInfo, request: Registration, own: Mapping[str, Label]) ->
         include={"serial", "uuid", "compatible", "arch", "memory_mb", "address"}, exclude_none=True
     )
     known = {key: value for key, value in said.items() if value not in ("", [])}
+    if "arch" in known:
+        known["arch"] = ARCH_OF_MACHINE.get(known["arch"], known["arch"])
     known["labels"] = {**request.inventory, **own}
     return info.model_copy(update={**known, "macs": sorted({*info.macs, *request.macs, request.mac})})

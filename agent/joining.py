@@ -7,7 +7,7 @@ An accepted board gets a table in `joined.toml` (agent/joined_boards.py), and is
 import asyncio
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
@@ -181,11 +181,34 @@ class JoiningDesk:
             values.setdefault("profile", joins_as)
         if "profile" in values and "address" not in values:
             values["address"] = free_address(settings)
-        if said is not None and said.uuid:
-            values["uuid"] = said.uuid
-        if said is not None and said.serial and _SERIAL.fullmatch(said.serial) and self._is_new(said.serial):
-            values["serial"] = said.serial
-        return values
+        return values | ({} if said is None else self._marks(said))
+
+    def _marks(self, said: Registration) -> dict[str, object]:
+        """By what else than its MAC addresses the board can be known."""
+        marks: dict[str, object] = {}
+        if said.uuid:
+            marks["uuid"] = said.uuid
+        if said.serial and _SERIAL.fullmatch(said.serial) and self._is_new(said.serial):
+            marks["serial"] = said.serial
+        return marks
+
+    def tables(self, boards: Iterable[Collection[str]]) -> list[dict[str, object]]:
+        """What boards with these MAC addresses need in their tables to boot as they did when they registered as
+        strangers: `profile`, `address`, `uuid`, `serial`. Empty for who did not register, and who is a board already.
+        """
+        settings, given = self._agent.settings, set[str]()
+        found: list[dict[str, object]] = []
+        ours = {mac for board in settings.boards.values() for mac in board.macs}
+        joins_as = None if settings.netboot is None else settings.netboot.joining_profile
+        for macs in boards:
+            said = self.said(macs)
+            address = free_address(settings, given) if joins_as is not None else None
+            if said is None or address is None or ours & set(macs):
+                found.append({})
+                continue
+            given.add(address)
+            found.append({"profile": joins_as, "address": address, **self._marks(said)})
+        return found
 
     def _is_new(self, serial: str) -> bool:
         known = {(board.serial or "")[-8:].lower() for board in self._agent.settings.boards.values()}
@@ -253,13 +276,16 @@ def free_outlets(controllers: Collection[ControllerInfo]) -> list[str]:
     ]
 
 
-def free_address(settings: AgentSettings) -> str | None:
-    """The first address of the board network that nobody has, outside the pool; None where there is none."""
+def free_address(settings: AgentSettings, given: Collection[str] = ()) -> str | None:
+    """The first address of the board network that nobody has, outside the pool; None where there is none.
+
+    `given` are those that somebody is about to have.
+    """
     netboot = settings.netboot
     if netboot is None:
         return None
     taken: set[IPv4Address] = {board.address for board in settings.boards.values() if board.address is not None}
-    taken.add(netboot.address.ip)
+    taken |= {netboot.address.ip, *map(IPv4Address, given)}
     first, last = netboot.pool or (IPv4Address(1), IPv4Address(0))
     for number, address in enumerate(netboot.address.network.hosts()):
         if number >= MOST_ADDRESSES_TRIED:

@@ -77,6 +77,7 @@ def learnt(row: dict[str, Any]) -> LearntBoard:
         keys["usb"] = row["usb"][0]
     if len(row["links"]) == 1:
         keys["link"] = row["links"][0]
+    keys |= {key: value for key, value in row.get("table", {}).items() if isinstance(value, str)}
     for key, value in (("watts_idle", row["idle_w"]), ("watts_busy", row["busy_w"])):
         if value is not None:
             keys[key] = int(value) if value == int(value) else value

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
+from urllib.parse import urlsplit
 
 from agent.learn.desk import FOUND_FACT, LearnDesk
 from agent.learn.ears import Ears
@@ -26,6 +27,7 @@ from wire.phases import ErrorKind, EventType, Power, PowerAction
 
 if TYPE_CHECKING:
     from agent.daemon import Agent
+    from agent.settings import AgentSettings
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +109,10 @@ class AgentHands:
         boards = self._agent.settings.boards.values()
         return {str(board.console.device) for board in boards if board.console is not None}
 
+    def tables(self, boards: Sequence[Sequence[str]]) -> list[dict[str, object]]:
+        """See `Hands`."""
+        return self._agent.joining.tables(boards)
+
     async def close_ears(self) -> None:
         """See `Hands`."""
         self._on_event = None
@@ -150,7 +156,7 @@ class AgentHands:
             self._on_event(Present(Subject(Kind.USB, seen.path), here=seen.present, words=seen.product))
         elif isinstance(seen, LinkSeen):
             self._on_event(Present(Subject(Kind.LINK, seen.interface), here=seen.up))
-        elif seen.answers and not self._is_ours(seen.mac):
+        elif seen.answers and not self._is_ours(seen.mac) and seen.address not in _hosts(self._agent.settings):
             # Where a bridge saw its frames there is no address. An entry with one may say "reachable" up to 5 s after
             # the last packet (delay_first_probe_time, arp(7)): a board would be heard that has no power any more.
             if not seen.address:
@@ -167,6 +173,13 @@ def desk(agent: "Agent", read_watts: ReadWatts) -> tuple[LearnDesk, AgentHands]:
     """The desk of `agent`, and where it wants to be told what is heard."""
     hands = AgentHands(agent, read_watts)
     return LearnDesk(hands), hands
+
+
+def _hosts(settings: "AgentSettings") -> set[str]:
+    """Addresses of controllers: what we ask all the time answers all the time, and feeds nothing."""
+    tables = settings.controllers.values()
+    urls = (urlsplit(str(getattr(table, "url", None) or "")).hostname or "" for table in tables)
+    return {*urls, *(str(getattr(table, "host", None) or "") for table in tables)} - {""}
 
 
 def _says_it_lives(event: NetbootEvent) -> TypeGuard[FileRequested | FileSent]:

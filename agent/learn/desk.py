@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Protocol
 
@@ -74,6 +74,9 @@ class Hands(Protocol):
 
     async def close_ears(self) -> None:
         """Hear nothing more."""
+
+    def tables(self, boards: Sequence[Sequence[str]]) -> list[dict[str, object]]:
+        """For boards by their MAC addresses: what else stands in their tables, so that they boot as they did."""
 
 
 class LearnDesk:
@@ -192,7 +195,8 @@ class LearnDesk:
         found = findings(experiment, now)
         told["took_s"] = round(self._clock() - self._begun if self.running else self._took_s, 1)
         told["on"] = [name for name, place in experiment.places.items() if not place.is_off]
-        told["rows"] = [asdict(row) for row in found.rows]
+        tables = self._hands.tables([row.macs for row in found.rows])
+        told["rows"] = [{**asdict(row), "table": table} for row, table in zip(found.rows, tables, strict=True)]
         told["unknown"] = [asdict(item) for item in found.unknown]
         told["strangers"] = [
             {"kind": item.subject.kind.value, "name": item.subject.name, "because": item.because}

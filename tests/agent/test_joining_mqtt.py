@@ -75,6 +75,8 @@ def test_a_stranger_becomes_a_board_and_stays_one(bench) -> None:
     board = done["board"]
     info = listener.wait(lambda m: m["topic"] == f"boardhand/board/{board}/info")["payload"]
     assert (info["feed"], info["labels"]["rack"]) == (["rack:new"], 3)
+    # What it said when it was a stranger, so that a job that asks for it wakes the board; `arch` as profiles call it.
+    assert (info["arch"], info["labels"]["cpus"], info["serial"]) == ("arm64", 4, "10000000abcdef01")
     listener.wait(lambda m: m["topic"] == f"boardhand/board/{board}/state")
     assert ask(bench, listener, "strangers")["data"]["strangers"] == []
 
@@ -91,6 +93,9 @@ def test_a_stranger_becomes_a_board_and_stays_one(bench) -> None:
         lambda m: m["topic"] == "boardhand/agent/lab/info" and board in m["payload"].get("boards", [])
     )
     assert again["payload"]["boards"][-1] == board
+    bench.listen("boardhand/board/+/info").wait(
+        lambda m: m["topic"] == f"boardhand/board/{board}/info" and m["payload"]["labels"].get("cpus") == 4
+    )
 
 
 def test_who_is_refused_gets_nothing_while_joining_is_open(bench) -> None:

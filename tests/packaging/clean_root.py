@@ -1,7 +1,7 @@
 """A clean Debian root, kept below `cache_dir()`: `python -m tests.packaging.clean_root` makes it before the tests.
 
 The same release as this machine's, because the package is built for that. Of boardhand's it holds what the package
-depends on, so that installing it needs no network, and an MQTT server.
+depends on, so that installing it needs no network, an MQTT server, and what every Debian has (iproute2).
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from pathlib import Path
 from firmware_tools.debian_packages import cache_dir
 from virtual_lab.usb_guest_image import apt_sources, host_release, network_settings
 
-PACKAGES = ("python3", "systemd", "mosquitto")
+PACKAGES = ("python3", "systemd", "mosquitto", "iproute2")
 TIMEOUT_S = 600.0
 
 

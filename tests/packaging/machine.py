@@ -21,10 +21,12 @@ mount -t tmpfs tmpfs "$1/dev"
 for node in null zero full random urandom tty; do touch "$1/dev/$node"; mount --bind "/dev/$node" "$1/dev/$node"; done
 mount -t sysfs -o ro sysfs "$1/sys"
 ip link set lo up
-ip link add bh-deb type veth peer name bh-deb-far
-ip address add 10.77.0.1/24 dev bh-deb
-ip link set bh-deb up
-ip link set bh-deb-far up
+if test "$2" = card; then
+    ip link add bh-deb type veth peer name bh-deb-far
+    ip address add 10.77.0.1/24 dev bh-deb
+    ip link set bh-deb up
+    ip link set bh-deb-far up
+fi
 echo there
 exec sleep infinity
 """
@@ -33,11 +35,14 @@ exec sleep infinity
 class Machine:
     """Runs programs in `root`. Needs root; nothing of it is seen outside."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, card: bool = True) -> None:
+        """`card`: it has a network card with an address, `bh-deb`, that leads nowhere."""
         self.root = root
         flags = ["--mount", "--pid", "--fork", "--net", "--kill-child"]
         self._holder = subprocess.Popen(
-            ["unshare", *flags, "sh", "-c", _SETUP, "sh", str(root)], stdout=subprocess.PIPE, text=True
+            ["unshare", *flags, "sh", "-c", _SETUP, "sh", str(root), "card" if card else "no card"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self._children = []
         assert self._holder.stdout.readline() == "there\n"

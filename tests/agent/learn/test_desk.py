@@ -61,6 +61,9 @@ class PretendHands:
     async def close_ears(self):
         self.closed = True
 
+    def tables(self, boards):
+        return [{"profile": "debian", "address": f"10.77.0.{number}"} for number, _ in enumerate(boards, 11)]
+
 
 async def ended(desk):
     async with asyncio.timeout(PATIENCE_S):
@@ -85,6 +88,7 @@ async def test_a_run_finds_the_board_and_leaves_nothing_behind():
     assert refused.value.info.kind is ErrorKind.BUSY
     state = await ended(desk)
     assert [row["feed"] for row in state["rows"]] == [("pdu:1",)]
+    assert state["rows"][0]["table"] == {"profile": "debian", "address": "10.77.0.11"}
     assert [item["outlet"] for item in state["unknown"]] == ["pdu:2"]
     assert hands.on == {"pdu:1": False, "pdu:2": True}
     assert (hands.disk, hands.closed, state["unrestored"]) == ({}, True, [])
