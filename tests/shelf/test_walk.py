@@ -49,6 +49,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     (root / "root/dist").mkdir()
     (root / "root/dist" / package.name).write_bytes(package.read_bytes())
     made.show(cache_dir(), "/root/.cache/boardhand")
+    (root / "etc/apt/apt.conf.d/yes").write_text('APT::Get::Assume-Yes "true";\n')  # what its owner would type
     yield made
     made.close()
 
