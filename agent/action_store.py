@@ -36,6 +36,11 @@ class ActionStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def file(self) -> Store:
+        """The file in which the table is."""
+        return self._store
+
     async def begin(self, transaction: str, board: str, verb: str) -> tuple[bool, bytes | None]:
         """Note that an action is about to be done: `(is it new, its response if it has ended)`."""
 

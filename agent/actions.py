@@ -138,7 +138,7 @@ class Actions:
         self._kinds: dict[str, Kind] = {}
         self._running: dict[str, Running] = {}
         self._store: ActionStore | None = None
-        self._unstored = UnstoredEnds(agent)
+        self.unstored = UnstoredEnds(agent)
         self._closed: set[str] = set()
 
     def add(self, verb: str, work: ActionWork, *, holds_power: bool = False) -> None:
@@ -161,12 +161,12 @@ class Actions:
             sqlite3.Error: the state file cannot be used.
         """
         self._store = store
-        self._unstored.start(store)
+        self.unstored.start(store)
         found = []
         for action in await store.interrupted():
             message = f"board {action.board}: the agent was stopped while {action.verb} was under way"
             response = _failed(action.transaction, ErrorInfo(kind=ErrorKind.INTERRUPTED, message=message))
-            await self._unstored.end(action.transaction, encode(response))
+            await self.unstored.end(action.transaction, encode(response))
             if action.board in self._agent.shelf:
                 self._tell(action.board, action.verb, action.transaction, {"stage": "failed", "reason": message})
                 found.append((action.board, action.verb))
@@ -240,7 +240,7 @@ class Actions:
         ends = [action.answering for action in running if action.answering is not None and action.task.done()]
         if ends:
             await asyncio.wait(ends, timeout=END_TOLD_S)
-        await self._unstored.stop()
+        await self.unstored.stop()
 
     # --- one request -----------------------------------------------------------------------------------------
 
@@ -272,11 +272,11 @@ class Actions:
             message = f"{verb}: {state_dir} cannot be written ({error}), so once-only cannot be promised; mend the disk"
             raise RequestError(ErrorKind.INTERNAL, message[:4096]) from error
         if not new:
-            before = self._unstored.get(transaction) if before is None else before
+            before = self.unstored.get(transaction) if before is None else before
             return None if before is None else decode(Response, before)
         response = await self._run(verb, request, timeout_s)
         # It is done, whether that can be stored or not.
-        await self._unstored.end(transaction, encode(response))
+        await self.unstored.end(transaction, encode(response))
         return response
 
     async def _run(self, verb: str, request: Request, timeout_s: float | None) -> Response:

@@ -5,12 +5,12 @@ still known, also when the agent was restarted since, or when it said so before 
 """
 
 import logging
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from agent import board_info
-from daemon.store import StoreError
 from wire.payloads import BoardInfo, Registration, encode
 
 if TYPE_CHECKING:
@@ -78,5 +78,5 @@ class BoardWords:
     async def _store(self, board: str, value: dict[str, Any] | None) -> None:
         try:
             await self._agent.memory.remember(FACT + board, value)
-        except StoreError as error:
+        except sqlite3.Error as error:
             log.warning("what board %s says of itself is not stored, and lost at the next restart: %s", board, error)

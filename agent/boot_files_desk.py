@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -129,9 +130,15 @@ class BootFilesDesk:
             if request.board not in self._standing:
                 message = f"board {request.board}: was taken out of the settings meanwhile"
                 raise RequestError(ErrorKind.UNKNOWN_BOARD, message, "board")
+            before = self._choices.get(request.board)
             self._choices.choose(request.pinned(self._checksums.pop(request.board, {})))
+            try:
+                await self._save(self._choices.state())
+            except sqlite3.Error:
+                # It would be forgotten by a restart: the board boots as before, and whoever asked is told.
+                self._choices.choose(before or BootRequest(board=request.board))
+                raise
             self._profiles[request.board] = profile
-            await self._save(self._choices.state())
             self._serve()
         return {"board": request.board, "profile": profile.name, "chosen": request.chooses}
 
@@ -143,7 +150,7 @@ class BootFilesDesk:
     async def registered(self, board: str) -> None:
         """The board has proved that it is up."""
         if self._choices.registered(board):
-            await self._save(self._choices.state())
+            await self._keep(board)
 
     async def power_lost(self, board: str) -> None:
         """The board lost its power: after a chosen boot that was up, its standing profile is back."""
@@ -155,9 +162,16 @@ class BootFilesDesk:
             self._profiles[board] = self._standing[board].profile
             self._serve()
             self._cache.release(board)
-            await self._save(self._choices.state())
+            await self._keep(board)
             await asyncio.to_thread(shutil.rmtree, self._folder / board, ignore_errors=True)
         log.info("board %s: back at its profile %s", board, self._profiles[board].name)
+
+    async def _keep(self, board: str) -> None:
+        """Store what a board came to by itself, which a full disk must not hold up."""
+        try:
+            await self._save(self._choices.state())
+        except sqlite3.Error as error:
+            log.error("board %s: how its chosen boot went is not stored: %s", board, error)  # noqa: TRY400
 
     def _serve(self) -> None:
         self._netboot.set_boards(

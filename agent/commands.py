@@ -34,6 +34,11 @@ MAX_WAITING_PER_BOARD = 8
 """A person toggles; a program that sends more than this before the first is done is in a loop."""
 
 
+def _result_name(board: str, command_id: str) -> str:
+    """How a result is called that could not be stored; no transaction of an action's has such a name."""
+    return f"power of {board}, command {command_id}"
+
+
 class CommandDesk:
     """Carries out power commands, one at a time per board, in the order of their arrival."""
 
@@ -152,6 +157,7 @@ class CommandDesk:
                 self._refuse(board, command.id, command.power, info)
                 return
             if not new:
+                stored = stored or agent.actions.unstored.get(_result_name(board, command.id))
                 if stored is not None:
                     agent.voice.say(agent.topics.power_result(board), stored)
                 return
@@ -162,10 +168,8 @@ class CommandDesk:
         result = await self.switch(board, command.power, command.purpose, command.id, force=force, unless=busy)
         payload = encode(result)
         if command.id is not None:
-            try:
-                await agent.memory.end_command(board, command.id, payload)
-            except sqlite3.Error:
-                log.exception("board %s: the result of %s is not stored", board, command.id)
+            write = functools.partial(agent.memory.end_command, board, command.id)
+            await agent.actions.unstored.keep(_result_name(board, command.id), payload, write)
         agent.voice.say(agent.topics.power_result(board), payload)
 
     def _tell_forced(self, board: str, command: PowerCommand) -> None:

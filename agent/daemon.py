@@ -5,6 +5,7 @@ Order of work for whatever happens: the shelf decides, the effects are stored in
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,14 +109,19 @@ class Agent:
         """Run until `stop` is set, then say goodbye.
 
         Raises:
-            DaemonError: another agent uses the same state folder, or netboot cannot open its ports.
+            DaemonError: another agent uses the same state folder, netboot cannot open its ports, or the disk takes
+                nothing.
             StoreError: the state file cannot be used.
         """
         state_dir = self.settings.agent.state_dir
         with held(state_dir, "agent"):
             store = await Store.open(state_dir / "agent.db", MIGRATIONS)
             try:
-                await self._start(store)
+                try:
+                    await self._start(store)
+                except sqlite3.Error as error:
+                    why = f"{store.path}: cannot be written: {error}; make room on the disk, or mend it"
+                    raise AgentError(why) from error
                 log.info("agent %s, session %d: %d boards", self.name, self.session, len(self.settings.boards))
                 await self._until(stop)
             finally:

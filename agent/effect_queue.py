@@ -30,6 +30,8 @@ class EffectQueue:
         self._agent = agent
         self._waiting: asyncio.Queue[tuple[Effects, asyncio.Future[None] | None]] = asyncio.Queue()
         self._deadlines_changed = asyncio.Event()
+        self._unstored: set[str] = set()
+        """Boards whose last state the disk did not take; it goes with what is stored next."""
 
     def submit(self, effects: Effects) -> None:
         """Have `effects` applied, after those that came before."""
@@ -91,15 +93,18 @@ class EffectQueue:
 
     async def _store(self, effects: Effects) -> None:
         agent = self._agent
-        memories = {board: agent.shelf.memory(board) for board in effects.changed}
+        boards = effects.changed | {board for board in self._unstored if board in agent.shelf}
+        memories = {board: agent.shelf.memory(board) for board in boards}
         if not effects.events and not memories:
             return
         try:
             events = await agent.outbox.append(
                 effects.events, datetime.now(UTC), also=lambda db: Memory.write_boards(db, memories)
             )
+            self._unstored.clear()
         except sqlite3.Error:
             # A full disk must end neither power switching nor the truth about power; only the events are lost.
+            self._unstored = boards
             log.exception("%s: cannot be written; not stored: %s", agent.settings.agent.state_dir, effects)
             events = []
         for event in events:

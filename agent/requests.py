@@ -1,10 +1,14 @@
 """`agent/<agent>/request/<verb>`: questions and orders about the agent itself, each answered with its transaction."""
 
+import logging
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 
 from wire.payloads import ErrorInfo, PayloadError, Request, Response, decode
 from wire.phases import ErrorKind
+
+log = logging.getLogger(__name__)
 
 Answer = dict[str, object]
 Handler = Callable[[dict[str, object]], Awaitable[Answer]]
@@ -64,4 +68,11 @@ async def answer(
         data = await handler(request.data)
     except RequestError as error:
         return Response(transaction=request.transaction, ok=False, error=error.info)
+    except sqlite3.Error as error:
+        log.exception("request %s: the state file cannot be read or written", verb)
+        message = (
+            f"{verb}: the agent's state file cannot be read or written ({error}); make room on its disk, or mend it"
+        )
+        info = ErrorInfo(kind=ErrorKind.INTERNAL, message=message[:4096])
+        return Response(transaction=request.transaction, ok=False, error=info)
     return Response(transaction=request.transaction, ok=True, data=data)

@@ -148,12 +148,16 @@ class Voice:
         if time.monotonic() < self._disk_at_s:
             return False
         try:
-            return await self._speak_batch()
-        except sqlite3.Error:
-            log.exception("events cannot be read, or not be forgotten once said; trying again in %g s", DISK_PAUSE_S)
+            spoke = await self._speak_batch()
+        except sqlite3.Error as error:
+            # Once, and not every few seconds of a night: the log may be on the same disk.
+            level = logging.DEBUG if self._disk_at_s else logging.ERROR
+            log.log(level, "events cannot be read, or not be forgotten once said (%s); trying on", error)
             self._disk_at_s = time.monotonic() + DISK_PAUSE_S
             asyncio.get_running_loop().call_later(DISK_PAUSE_S, self._wake.set)
             return False
+        self._disk_at_s = 0.0
+        return spoke
 
     async def _speak_batch(self) -> bool:
         if self._unforgotten is not None:

@@ -1,5 +1,6 @@
 """A daemon's state folder belongs to one process at a time: two would write one journal, or give a token out twice."""
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -34,6 +35,6 @@ def held(state_dir: Path, daemon: str) -> Iterator[None]:
                 f"{state_dir}: another {daemon} runs with this state_dir; stop it, or give this one its own"
             ) from None
         handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
+        with contextlib.suppress(OSError):  # on a full disk; the number is for people
+            os.write(handle.fileno(), f"{os.getpid()}\n".encode())
         yield

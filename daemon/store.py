@@ -5,6 +5,7 @@ costs about 0.2 ms). A file that fails its integrity check is an error, never si
 """
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,10 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 10.0
 """Another process may hold the file for one transaction (a backup, a look with sqlite3); longer is a fault."""
+
+
+PROBE_BYTES = 64 * 1024
+"""What must fit on a disk that has room again: some transactions. One page of the log may fit into a full disk."""
 
 
 class StoreError(Exception):
@@ -29,6 +34,8 @@ class Store:
         self._connection = connection
         self._executor = executor
         self._closed = False
+        self.on_failure: Callable[[sqlite3.Error], None] | None = None
+        """Told, in the event loop, of each transaction that the file did not take, before `run` raises the same."""
 
     @classmethod
     async def open(cls, path: Path, migrations: Sequence[str]) -> Self:
@@ -50,18 +57,50 @@ class Store:
         return cls(path, connection, executor)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do `work` on the store's thread inside one transaction; committed when it returns, undone when it raises."""
+        """Do `work` on the store's thread inside one transaction; committed when it returns, undone when it raises.
+
+        Raises:
+            sqlite3.Error: the file cannot be read or written; nothing of it was done, and the next one may be.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._transaction, work)
+        try:
+            return await loop.run_in_executor(self._executor, self._transaction, work)
+        except sqlite3.Error as error:
+            if self.on_failure is not None and _is_the_files(error):
+                self.on_failure(error)
+            raise
+
+    async def probe(self) -> None:
+        """Write as much as some transactions beside the file, and a page into it.
+
+        Raises:
+            OSError: the disk takes nothing.
+            sqlite3.Error: the file takes nothing.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, self._probe)
+
+    def _probe(self) -> None:
+        beside = self.path.with_name(f"{self.path.name}.probe")
+        try:
+            with beside.open("wb") as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            beside.unlink(missing_ok=True)
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        self._transaction(lambda db: db.execute(f"PRAGMA user_version = {version}"))
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             result = work(self._connection)
+            # A commit that fails may leave its transaction open, and no other could be begun in it.
+            self._connection.commit()
         except BaseException:
             self._connection.rollback()
             raise
-        self._connection.commit()
         return result
 
     async def close(self) -> None:
@@ -71,6 +110,13 @@ class Store:
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(self._executor, self._connection.close)
         self._executor.shutdown(wait=False)
+
+
+def _is_the_files(error: sqlite3.Error) -> bool:
+    """Whether it is the file or its disk, and not what was asked of it."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError | sqlite3.NotSupportedError
+    )
 
 
 def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
@@ -88,7 +134,10 @@ def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys=ON")
         _check(path, connection)
         _migrate(path, connection, migrations)
-    except (sqlite3.DatabaseError, OSError) as error:
+    except (sqlite3.OperationalError, OSError) as error:
+        connection.close()
+        raise StoreError(f"{path}: cannot be used: {error}; make room on its disk, or mend that") from error
+    except sqlite3.DatabaseError as error:
         connection.close()
         raise StoreError(f"{path}: cannot be used: {error}; move it away, or restore a backup") from error
     except StoreError:

@@ -1,6 +1,7 @@
 """What an action says before its end, and that it ends on a disk that takes nothing."""
 
 import asyncio
+import errno
 import json
 import sqlite3
 import time
@@ -134,6 +135,32 @@ async def test_what_could_not_be_stored_is_tried_once_more_at_the_agents_end(ben
     await make_room(bench)
     await bench.actions.stop()
     assert await bench.store.begin("t1", "pi4", "flash") == (False, encode(said))
+
+
+async def test_whatever_the_disk_does_not_take_is_told_until_there_is_room(bench, monkeypatch):
+    monkeypatch.setattr(unstored_ends, "AGAIN_S", 0.05)
+    file, submitted = bench.store.file, []
+    bench.agent.submit = submitted.append
+    probes = []
+
+    async def probe():
+        probes.append(1)
+        if len(probes) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file, "probe", probe)
+    await fill(bench)
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            await file.run(lambda db: db.execute("INSERT INTO agent_fact VALUES ('x', zeroblob(100000))"))
+    assert "(database or disk is full): nothing is stored" in json.loads(bench.retained[ALERT])["what"]
+    await until(lambda: bench.retained[ALERT] == b"")
+    assert len(probes) == 3, "told until the disk took something"
+    assert len(submitted) == 1, "what the boards came to meanwhile is stored now"
+    # It may fill once more.
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await file.run(lambda db: db.execute("INSERT INTO agent_fact VALUES ('x', zeroblob(100000))"))
+    await until(lambda: bench.retained[ALERT] == b"" and len(probes) == 4)
 
 
 async def test_an_action_that_cannot_be_noted_is_not_begun(bench, monkeypatch):

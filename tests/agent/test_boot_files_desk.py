@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import sqlite3
 import subprocess
 import sys
 from ipaddress import IPv4Address
@@ -190,3 +191,21 @@ async def test_without_a_checksum_the_chosen_file_stays_the_same_over_a_restart(
     (tmp_path / "origin" / "vmlinuz.gz").write_bytes(b"another kernel")
     again = await desk(desk.saved[-1])
     assert again._netboot.served["pi"].kernel.read_bytes() == b"a kernel" * 1000
+
+
+async def test_a_choice_that_cannot_be_stored_is_none_and_what_a_board_comes_to_goes_on(desk):
+    made = await desk()
+
+    async def full(_state):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    room, made._save = made._save, full
+    with pytest.raises(sqlite3.OperationalError):
+        await made.choose({"board": "pi", "profile": "other"})
+    assert (made.chosen("pi"), made._netboot.served["pi"].name) == (None, "standing")
+    made._save = room
+    await made.choose({"board": "pi", "profile": "other"})
+    made._save = full
+    await made.registered("pi")
+    await made.power_lost("pi")
+    assert (made.chosen("pi"), made._netboot.served["pi"].name) == (None, "standing")

@@ -44,6 +44,7 @@ def taking_up(bench, wanted):
     bench.agent.actions = bench.actions
     bench.agent.shelf = SimpleNamespace(unit=lambda _board: unit)
     bench.agent.power = SimpleNamespace(prepare=bench.prepare)
+    bench.agent.learning = SimpleNamespace(outlets=frozenset())
     return reloading._TakingUp(bench.agent, wanted, diff(old, wanted))
 
 

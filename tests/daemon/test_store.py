@@ -47,6 +47,48 @@ async def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_commit_that_fails_does_not_stand_in_the_way_of_the_next(tmp_path: Path) -> None:
+    """SQLite leaves the transaction open: as a full disk may, a broken reference that is looked at last does always."""
+    later = "CREATE TABLE part (thing INTEGER REFERENCES thing (id) DEFERRABLE INITIALLY DEFERRED)"
+    store = await Store.open(tmp_path / "a.db", (*SCHEMA, later))
+    failures: list[sqlite3.Error] = []
+    store.on_failure = failures.append
+    with pytest.raises(sqlite3.IntegrityError):
+        await store.run(lambda db: db.execute("INSERT INTO part VALUES (5)"))
+    assert not failures, "no fault of the disk's"
+    await store.run(lambda db: db.execute("INSERT INTO thing (name) VALUES ('x')"))
+    assert await store.run(lambda db: db.execute("SELECT count(*) FROM part").fetchone()[0]) == 0
+    await store.close()
+
+
+async def test_what_the_disk_does_not_take_is_told_and_the_file_goes_on(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "a.db", SCHEMA)
+    failures: list[sqlite3.Error] = []
+    store.on_failure = failures.append
+    pages = await store.run(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+    await store.run(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            await store.run(lambda db: db.execute("INSERT INTO thing (name) VALUES (zeroblob(100000))"))
+    assert [str(failure) for failure in failures] == ["database or disk is full"] * 2
+    await store.run(lambda db: db.execute("PRAGMA max_page_count = 1000000").fetchone())
+    await store.run(lambda db: db.execute("INSERT INTO thing (name) VALUES (zeroblob(100000))"))
+    await store.probe()
+    assert len(failures) == 2
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".probe"] == []
+    await store.close()
+
+
+async def test_a_probe_fails_where_nothing_can_be_written(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "a.db", SCHEMA)
+    (tmp_path / "a.db.probe").mkdir()  # what no user can write, root included
+    with pytest.raises(IsADirectoryError):
+        await store.probe()
+    (tmp_path / "a.db.probe").rmdir()
+    await store.probe()
+    await store.close()
+
+
 async def test_migrations_go_on_where_the_file_stands(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = await Store.open(path, SCHEMA)

@@ -21,6 +21,8 @@ from tests.packaging.machine import PATIENCE_S, Machine
 from tests.shelf.shelf import MAC_OF_OUTLET
 
 ROOT = Path(__file__).resolve().parents[2]
+HOME = "/root"
+"""In the machine."""
 LEARN_S, JOB_S = 900, 300
 """Emulated boards on a busy machine."""
 pytestmark = pytest.mark.timeout(1800)
@@ -46,9 +48,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         ["tar", "-x", "-f", clean_root(cache_dir()), "-C", root, "--exclude=./dev/*"], check=True, timeout=120
     )
     made = Machine(root, card=False)
-    (root / "root/dist").mkdir()
-    (root / "root/dist" / package.name).write_bytes(package.read_bytes())
-    made.show(cache_dir(), "/root/.cache/boardhand")
+    (root / HOME[1:] / "dist").mkdir()
+    (root / HOME[1:] / "dist" / package.name).write_bytes(package.read_bytes())
+    made.show(cache_dir(), f"{HOME}/.cache/boardhand")
     (root / "etc/apt/apt.conf.d/yes").write_text('APT::Get::Assume-Yes "true";\n')  # what its owner would type
     yield made
     made.close()
@@ -82,7 +84,7 @@ def until_line(child: subprocess.Popen[str], wanted: str) -> None:
 
 @pytest.mark.usefixtures("shelf")
 def test_from_an_empty_machine_to_work_by_the_readme(machine: Machine) -> None:
-    home = machine.root / "root"
+    home = machine.root / HOME[1:]
     commands = 0
     said: dict[str, str] = {}
     for language, block in blocks():
@@ -95,11 +97,11 @@ def test_from_an_empty_machine_to_work_by_the_readme(machine: Machine) -> None:
             commands += 1
             command = line.replace("YOUR_NETWORK_DRIVER", "virtio_net")
             if " up " in command and command.startswith("boardhand"):
-                until_line(machine.begin("sh", "-c", f"cd /root && exec {command}"), "ready: ")
+                until_line(machine.begin("sh", "-c", f"cd && exec {command}"), "ready: ")
                 continue
             # Patient with what boots emulated boards; the others take seconds.
             words = command.split()[1]
-            child = machine.begin("sh", "-c", f"cd /root && {command}")
+            child = machine.begin("sh", "-c", f"cd && {command}")
             said[words], _ = child.communicate(timeout={"learn": LEARN_S, "submit": JOB_S}.get(words, PATIENCE_S * 2))
             assert child.returncode == 0, f"{command}: {child.returncode}\n{said[words]}"
 
@@ -117,4 +119,4 @@ def test_from_an_empty_machine_to_work_by_the_readme(machine: Machine) -> None:
         assert re.search(rf"{pdu}:{outlet}: unknown, because .*nothing is there", said["learn"])
     assert said["agent"].count(" added") == len(MAC_OF_OUTLET)
     assert "aarch64" in said["submit"]
-    assert machine.run("sh", "-c", "cd /root && boardhand check farm.toml").startswith("farm.toml: ")
+    assert machine.run("sh", "-c", "cd && boardhand check farm.toml").startswith("farm.toml: ")
