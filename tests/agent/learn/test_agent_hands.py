@@ -10,8 +10,9 @@ from netboot.events import DhcpSeen, FileRequested, FileSent, Role
 MAC = "02:00:00:00:00:01"
 
 
-def made():
-    agent = SimpleNamespace(settings=SimpleNamespace(boards={}, netboot=None), netboot=SimpleNamespace(server=None))
+def made(**controllers):
+    settings = SimpleNamespace(boards={}, netboot=None, controllers=controllers)
+    agent = SimpleNamespace(settings=settings, netboot=SimpleNamespace(server=None))
     return AgentHands(agent, read_watts=None)
 
 
@@ -43,4 +44,16 @@ async def test_a_file_that_only_counts_as_sent_is_no_word_of_the_board():
     hands.netboot(FileSent(None, "10.77.0.9", "kernel", role, 100, 6.1, resent=4))
     hands.netboot(FileRequested(None, "10.77.0.8", "kernel", role))
     assert len(events) == 3, "its last block was repeated for 6 s, and nobody said anything; and somebody unknown"
+    await hands.close_ears()
+
+
+async def test_a_controller_is_no_sign_of_a_board():
+    hands = made(
+        pdu=SimpleNamespace(host="10.77.0.10"), strip=SimpleNamespace(url="http://10.77.0.11:8080/"), cable=object()
+    )
+    events = []
+    await hands.open_ears(events.append, [])
+    for last in (10, 11, 12):
+        hands.observed(NeighbourSeen(f"02:00:00:00:00:{last}", f"10.77.0.{last}", "eth1", answers=True))
+    assert [event.words for event in events] == ["10.77.0.12"]
     await hands.close_ears()
