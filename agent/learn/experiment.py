@@ -99,7 +99,7 @@ class Experiment:
         if self._restoring:
             return self._restore(now)
         actions: list[Action] = []
-        for place in self.places.values():
+        for place in [*self.places.values()] * 2:  # twice: weighing anew for one may end another's time
             if place.at is At.LISTENING and now >= self._deadline(place):
                 if place.surveying:
                     # Weighed anew: what spoke may have been refuted by now, and then the time goes on.
@@ -212,12 +212,14 @@ class Experiment:
         if self._was_up(place, now):
             return False
         mine = [s for s in standings.values() if any(place.outlet in feed for feed in s.feeds)]
+        spokesman = None if place.ended_by is None else standings.get(place.ended_by)
+        if spokesman is not None and spokesman in mine and not spokesman.proven:
+            return False  # whether it was its own that ended it is still being asked
         proven = [s.subject for s in mine if s.proven]
         if proven:
             return not self._heard_out(place, proven, now)
         if place.surveyed_s >= self.rules.listen_s:
             return False
-        spokesman = None if place.ended_by is None else standings.get(place.ended_by)
         return not mine or (spokesman is not None and spokesman.proven)
 
     def _heard_out(self, place: Place, subjects: list[Subject], now: float) -> bool:

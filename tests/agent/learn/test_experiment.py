@@ -158,3 +158,23 @@ def switch_ons(seed: int) -> dict[str, int]:
 def test_two_outlets_of_one_board_are_found_without_trying_every_pair(seed):
     # 2 at length, 1 each alone, and what chance and other boards' doubts ask for: it was 15 to 20 before.
     assert switch_ons(seed)["double"] <= 10
+
+
+def test_a_board_that_said_that_it_is_up_is_not_listened_to_at_length_again_because_its_console_is_proved_first():
+    boards = [
+        SimBoard(
+            f"board-{number}",
+            [f"pdu:{number}"],
+            says={console(number): 0.2, mac(number): 2.3},
+            ready=(mac(number), 5.0),
+        )
+        for number in range(1, 17)
+    ]
+    rules = replace(RULES, at_once=4, listen_s=30.0, quiet_s=32.0)
+    outlets = {f"pdu:{number}": False for number in range(1, 17)}
+    for seed in range(6):
+        farm = SimFarm(outlets, boards, seed)
+        found = farm.run(Experiment(outlets.items(), rules, farm.now))
+        assert len(found.rows) == 16
+        surveys = [told.message for told in farm.told if told.message.endswith(": listening")]
+        assert len(surveys) == 16, seed
